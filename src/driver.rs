@@ -1,0 +1,125 @@
+//! Engines: what services the queue.
+//!
+//! [`Driver`] is the seam. Above it there are typed operations, batches and those who wait; below it there are only
+//! [slots](slot) with plain [operations](crate::op). Both engines are always compiled in, so one binary holds and tests
+//! both.
+//!
+//! ```text
+//! typed op ──lower──▶ RawOp in a Slot ──submit──▶ Driver ──turn──▶ result in the Slot ──raise──▶ typed result
+//!                                                 │
+//!                                                 ├─ uring  encode → entry → completion
+//!                                                 └─ ready  attempt → park until ready, or hand to a worker
+//! ```
+
+pub(crate) mod chain;
+pub(crate) mod perform;
+pub(crate) mod ready;
+pub(crate) mod slot;
+#[cfg(target_os = "linux")]
+pub(crate) mod uring;
+pub(crate) mod wheel;
+
+use crate::{op::RawOp, stats::Stats};
+use slot::{Link, Slot, Waiter};
+
+/// The engine of one thread.
+pub(crate) enum Driver {
+    #[cfg(target_os = "linux")]
+    Uring(Box<uring::Uring>),
+    Ready(Box<ready::Ready>),
+}
+
+impl Driver {
+    /// Publishes a chain, whole, or an operation that is not linked. Some of it may be finished on return. If it is `alone`,
+    /// the calling thread waits for nothing else, so that the emulation may wait in a system call.
+    ///
+    /// # Safety
+    /// `head` is the first slot of a chain that ends with an unlinked one. The slots, what their operations point to, and
+    /// their waiter stay valid and in place until the waiter has no pending slot left.
+    #[inline]
+    pub(crate) unsafe fn submit(&mut self, head: *mut Slot, alone: bool) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match self {
+                #[cfg(target_os = "linux")]
+                Driver::Uring(uring) => uring.submit(head),
+                Driver::Ready(ready) => ready.submit(head, alone),
+            }
+        }
+    }
+
+    /// [`submit`](Self::submit) for an operation that is [basic](RawOp::is_basic), stands alone and has no limit, into a slot
+    /// that is not initialised yet. Where the kind of operation is known at compile time little is left of this.
+    ///
+    /// # Safety
+    /// `slot` is memory for a slot that nobody uses; otherwise as `submit`.
+    #[inline]
+    pub(crate) unsafe fn submit_basic(&mut self, slot: *mut Slot, op: RawOp, waiter: *const Waiter, alone: bool) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match self {
+                #[cfg(target_os = "linux")]
+                Driver::Uring(uring) => uring.submit_basic(slot, op, waiter),
+                Driver::Ready(ready) => {
+                    Slot::init(slot, op, Link::None, waiter);
+                    ready.submit(slot, alone);
+                }
+            }
+        }
+    }
+
+    /// Gives the kernel what is queued, waits until something is finished (`want` slots, if it can tell), and finishes
+    /// what has completed. Returns early for no reason at all, so callers look at what they wait for and call again.
+    #[inline]
+    pub(crate) fn turn(&mut self, want: u32) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.turn(want),
+            Driver::Ready(ready) => {
+                let _ = want;
+                ready.turn();
+            }
+        }
+    }
+
+    /// Asks for the end of a slot. It finishes in a later turn, with or without a result; a chain's operation whose turn
+    /// has not come is not affected.
+    ///
+    /// # Safety
+    /// `slot` was published, and its waiter is still waiting.
+    pub(crate) unsafe fn cancel(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match self {
+                #[cfg(target_os = "linux")]
+                Driver::Uring(uring) => uring.cancel(slot),
+                Driver::Ready(ready) => ready.cancel(slot),
+            }
+        }
+    }
+
+    /// Gives back the descriptor that a chain opened for itself; it is closed unless `closed` says that it is.
+    pub(crate) fn release_opened(&mut self, opened: i32, closed: bool) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.release_opened(opened, closed),
+            Driver::Ready(_) => chain::close_opened(opened, closed),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.stats(),
+            Driver::Ready(ready) => ready.stats(),
+        }
+    }
+}
+
+/// Ends the process because an engine can no longer learn when the kernel is done with memory that it was given.
+#[cold]
+pub(crate) fn fatal(what: &str, errno: i32) -> ! {
+    let error = crate::Errno::new(errno);
+    eprintln!("aio: {what}: {error}; operations in flight can no longer be waited for, aborting");
+    std::process::abort();
+}

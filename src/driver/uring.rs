@@ -1,0 +1,464 @@
+//! The native engine: slots become entries of an io_uring, one `enter` both submits and waits.
+
+mod again;
+mod chains;
+mod direct;
+mod encode;
+mod mapping;
+mod ring;
+mod setup;
+mod support;
+
+pub(crate) use ring::{Features, Ring};
+pub(crate) use support::Support;
+
+use super::{
+    chain::{self, Step},
+    fatal, perform,
+    slot::{Link, Slot, State, Waiter, finish, slot_of, tell, timer_of},
+    wheel::Wheel,
+};
+use crate::{
+    Backend,
+    op::{Clock, RawOp},
+    stats::Stats,
+    sys,
+};
+use direct::DirectFiles;
+use io_uring::squeue::{Entry, Flags};
+use std::ptr;
+
+/// What the low bits of `user_data` say an entry is to its slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Role {
+    Operation = 0,
+    LinkedTimeout = 1,
+    Cancel = 2,
+    /// Waits for readiness on behalf of a kernel that answers `EAGAIN` for a non-blocking descriptor.
+    Readiness = 3,
+}
+
+const ROLES: u64 = 15;
+
+pub(crate) struct Uring {
+    ring: Ring,
+    support: Support,
+    direct: DirectFiles,
+    wheel: Wheel,
+    /// Chains that are being stepped through, and operations that wait for readiness: what completes starts something.
+    stepping: u32,
+    /// Chains that the kernel holds together, and their entries.
+    chains: u32,
+    chain_entries: u32,
+    /// Cancels by descriptor so far.
+    cancels: u32,
+    /// Calls of `enter`, and system calls for operations that the ring does not do.
+    enters: u64,
+    direct_calls: u64,
+}
+
+impl Uring {
+    pub(crate) fn new(ring: Ring) -> Uring {
+        let support = Support::of(&ring);
+        let wheel = Wheel::new(sys::monotonic());
+        Uring {
+            ring,
+            support,
+            direct: DirectFiles::new(),
+            wheel,
+            stepping: 0,
+            chains: 0,
+            chain_entries: 0,
+            cancels: 0,
+            enters: 0,
+            direct_calls: 0,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let (submitted, completed) = self.ring.counts();
+        let backend = Some(Backend::IoUring);
+        Stats { backend, enters: self.enters, submitted, completed, direct: self.direct_calls, ..Stats::default() }
+    }
+
+    /// Entries whose completion is still to come.
+    #[inline]
+    fn in_flight(&self) -> u32 {
+        let (written, taken) = self.ring.counts();
+        (written - taken) as u32
+    }
+
+    /// # Safety
+    /// As [`Driver::submit`](super::Driver::submit).
+    #[inline]
+    pub(crate) unsafe fn submit(&mut self, head: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            if (*head).link() == Link::None {
+                self.start(head);
+            } else {
+                self.submit_chain(head);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Driver::submit_basic`](super::Driver::submit_basic).
+    #[inline]
+    pub(crate) unsafe fn submit_basic(&mut self, slot: *mut Slot, op: RawOp, waiter: *const Waiter) {
+        self.reserve(1);
+        let data = slot.expose_provenance() as u64 | Role::Operation as u64;
+        // SAFETY: promised by the caller; the slot counts this entry from the start.
+        unsafe {
+            Slot::init_in_ring(slot, op, waiter);
+            if !encode::write_common(&op, self.ring.place(), Flags::empty(), data) {
+                unreachable!("every basic operation is a common one");
+            }
+            self.ring.advance();
+        }
+    }
+
+    /// Starts an operation that no chain of the kernel's holds back: with the ring, with the wheel, or by a system call.
+    ///
+    /// # Safety
+    /// `slot` is published and idle.
+    #[inline]
+    unsafe fn start(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            if (*slot).limit().is_some() {
+                self.arm_limit(slot);
+            }
+            if matches!((*slot).op, RawOp::CancelFd { .. }) {
+                self.cancels += 1;
+            }
+            if let RawOp::Timeout { clock: Clock::Monotonic, absolute, at } = (*slot).op {
+                let now = if absolute { 0 } else { sys::monotonic() };
+                (*slot).set_state(State::Sleeping);
+                self.set_timer(slot, now.saturating_add(at.nanos()));
+            } else if self.support.has(&(*slot).op) {
+                self.reserve(1);
+                self.push_operation(slot, (*slot).op, Flags::empty());
+            } else {
+                self.direct_calls += 1;
+                (*slot).set_result(perform::now(&chain::resolved(&*slot)));
+                self.settle(slot);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `slot` is published, starts now, and has a limit.
+    #[cold]
+    unsafe fn arm_limit(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller. An operation that is a timer itself ends when the earlier of the two does.
+        unsafe {
+            let Some(limit) = (*slot).limit().map(|limit| limit.nanos()) else { return };
+            let at = sys::monotonic().saturating_add(limit);
+            match (*slot).op {
+                RawOp::Timeout { clock: Clock::Monotonic, absolute, at: own } => {
+                    let own = if absolute { own.nanos() } else { sys::monotonic().saturating_add(own.nanos()) };
+                    if at < own {
+                        (*slot).set_expired();
+                        (*slot).op = RawOp::Timeout {
+                            clock: Clock::Monotonic,
+                            absolute: true,
+                            at: sys::Timespec::from_nanos(at),
+                        };
+                    }
+                }
+                _ => self.set_timer(slot, at),
+            }
+        }
+    }
+
+    /// # Safety
+    /// `slot` is published and has no timer.
+    unsafe fn set_timer(&mut self, slot: *mut Slot, at: u64) {
+        // SAFETY: promised by the caller: the timer lives in the slot, and `settle` removes it before the slot ends.
+        unsafe {
+            self.wheel.insert(timer_of(slot), at);
+            (*slot).set_timer(true);
+        }
+    }
+
+    /// Makes room for `entries` in the submission queue.
+    #[inline]
+    fn reserve(&mut self, entries: u32) {
+        while !self.ring.has_room(entries) {
+            self.enter(0, None);
+        }
+    }
+
+    /// Puts the entry of a slot's operation into the submission queue.
+    ///
+    /// # Safety
+    /// `slot` is published, what its operation points to lives as long, and there is room.
+    #[inline]
+    unsafe fn push_operation(&mut self, slot: *mut Slot, op: RawOp, flags: Flags) {
+        let data = slot.expose_provenance() as u64 | Role::Operation as u64;
+        // SAFETY: promised by the caller; the slot is not finished while `refs` counts this entry.
+        unsafe {
+            if !encode::write_common(&op, self.ring.place(), flags, data) {
+                self.ring.place().write(encode::encode(&*slot).flags(flags).user_data(data));
+            }
+            (*slot).add_entry(State::Ring);
+            self.ring.advance();
+        }
+    }
+
+    /// Puts another entry for a slot into the submission queue.
+    ///
+    /// # Safety
+    /// As [`push_operation`](Self::push_operation).
+    unsafe fn push(&mut self, slot: *mut Slot, entry: Entry, flags: Flags, role: Role) {
+        let data = slot.expose_provenance() as u64 | role as u64;
+        // SAFETY: promised by the caller; the slot is not finished while `refs` counts this entry.
+        unsafe {
+            self.ring.place().write(entry.flags(flags).user_data(data));
+            (*slot).add_entry((*slot).state());
+            self.ring.advance();
+        }
+    }
+
+    /// One system call: submits what is queued and waits for `want` completions, at most for `limit` nanoseconds.
+    #[inline]
+    fn enter(&mut self, want: u32, limit: Option<u64>) {
+        self.enters += 1;
+        match self.ring.enter(want, limit) {
+            Ok(()) => {}
+            Err(libc::EINTR | libc::ETIME) => {}
+            Err(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => {
+                // The kernel is short of memory, or wants its completions taken first. What it has consumed is counted
+                // by the ring's head, so the rest is simply submitted again.
+                if !self.reap() {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            }
+            Err(errno) => fatal("io_uring_enter failed", errno),
+        }
+    }
+
+    /// As [`Driver::turn`](super::Driver::turn).
+    #[inline]
+    pub(crate) fn turn(&mut self, want: u32) {
+        let limit = if self.wheel.is_empty() { None } else { self.until_next_timer() };
+        if limit == Some(0) || self.ring.has_completion() {
+            // Something can be finished at once.
+            if self.ring.has_queued() || self.ring.has_deferred() {
+                self.enter(0, None);
+            }
+        } else {
+            debug_assert!(self.in_flight() > 0 || limit.is_some(), "a turn with nothing to wait for");
+            self.enter(self.sensible(want), limit);
+        }
+        self.reap();
+        if !self.wheel.is_empty() {
+            self.expire();
+        }
+    }
+
+    /// How many completions to wait for. Not more than one if what completes may lead to something being started that other
+    /// operations depend on: a chain that is stepped through, or one that may have to be.
+    #[inline]
+    fn sensible(&self, want: u32) -> u32 {
+        let in_flight = self.in_flight();
+        let only_a_chain = self.chains == 1 && in_flight <= self.chain_entries;
+        if self.stepping > 0 || self.chains > 0 && !only_a_chain {
+            return 1;
+        }
+        want.min(in_flight).min(self.ring.completions()).max(1)
+    }
+
+    fn until_next_timer(&self) -> Option<u64> {
+        self.wheel.next().map(|at| at.saturating_sub(sys::monotonic()))
+    }
+
+    /// Takes all completions from the ring; tells whether there were any. Their places are given back before the next
+    /// `enter`, so that the kernel has room when it waits.
+    #[inline]
+    fn reap(&mut self) -> bool {
+        let mut any = false;
+        // Slots of one waiter tend to complete in a row. It is told once for all of them.
+        let (mut waiter, mut count) = (ptr::null(), 0);
+        'look: loop {
+            let available = self.ring.available();
+            if available == 0 {
+                break;
+            }
+            any = true;
+            for at in 0..available {
+                // SAFETY: so many are available. The address comes from `push`, and a slot is not finished while an entry of
+                // it is in flight. A waiter waits until it was told of all its slots.
+                unsafe {
+                    let completion = self.ring.peek(at);
+                    let slot: *mut Slot = ptr::with_exposed_provenance_mut((completion.user_data & !ROLES) as usize);
+                    let role = completion.user_data & ROLES;
+                    if role != Role::Operation as u64 || !(*slot).take_plain_result(completion.result) {
+                        // May enter the kernel, and take further completions.
+                        self.ring.take(at + 1);
+                        self.ring.publish_taken();
+                        self.complete_with_care(slot, role, completion.result);
+                        continue 'look;
+                    }
+                    if !ptr::eq(waiter, (*slot).waiter()) {
+                        if count > 0 {
+                            tell(waiter, count);
+                        }
+                        (waiter, count) = ((*slot).waiter(), 0);
+                    }
+                    count += 1;
+                }
+            }
+            self.ring.take(available);
+        }
+        if count > 0 {
+            // SAFETY: as above.
+            unsafe { tell(waiter, count) };
+        }
+        self.ring.publish_taken();
+        any
+    }
+
+    /// Everything but an operation's only entry that has succeeded.
+    ///
+    /// # Safety
+    /// `slot` is published and not finished, and this is the completion of an entry of it.
+    unsafe fn complete_with_care(&mut self, slot: *mut Slot, role: u64, result: i32) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let last = (*slot).remove_entry();
+            if role == Role::Operation as u64 {
+                (*slot).set_result(result);
+            } else {
+                self.complete_side_entry(slot, role, result);
+            }
+            // Another entry may just have been added.
+            if last && !(*slot).has_entries() {
+                self.settle(slot);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `slot` is published and not finished.
+    #[cold]
+    unsafe fn complete_side_entry(&mut self, slot: *mut Slot, role: u64, result: i32) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            if role == Role::LinkedTimeout as u64 && result == -libc::ETIME {
+                (*slot).set_expired();
+            } else if role == Role::Readiness as u64 {
+                self.stepping -= 1;
+                (*slot).set_state(State::Ring);
+                if (*slot).is_cancelled() || result < 0 {
+                    (*slot).set_result(if result < 0 { result } else { -libc::ECANCELED });
+                } else {
+                    self.push_again(slot, Flags::empty());
+                }
+            }
+        }
+    }
+
+    /// Ends an operation that has its result and no entry left, and goes on with its chain if the driver steps it.
+    ///
+    /// # Safety
+    /// `slot` is published, not finished, and no entry of it is in flight.
+    #[inline]
+    unsafe fn settle(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            if matches!((*slot).op, RawOp::Timeout { .. }) && (*slot).result() == -libc::ETIME {
+                (*slot).set_result(0);
+            }
+            if (*slot).result() < 0 && !(*slot).is_chained() && self.try_again(slot) {
+                return;
+            }
+            if (*slot).has_timer() {
+                self.wheel.remove(timer_of(slot));
+                (*slot).set_timer(false);
+            }
+            if (*slot).is_stepped() {
+                self.step(slot);
+            } else if (*slot).is_chained() {
+                self.settle_chained(slot);
+            } else {
+                finish(slot);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`settle`](Self::settle), and the slot belongs to a stepped chain.
+    #[cold]
+    unsafe fn step(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller; a slot is not touched after `finish`.
+        unsafe {
+            let step = chain::step(slot);
+            finish(slot);
+            match step {
+                Step::End => self.stepping -= 1,
+                Step::Start(next) => self.start(next),
+                Step::Skip(mut next) => {
+                    self.stepping -= 1;
+                    while !next.is_null() {
+                        (*next).set_result(-libc::ECANCELED);
+                        let after = chain::next_skipped(next);
+                        finish(next);
+                        next = after;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends what the wheel says is due.
+    #[cold]
+    fn expire(&mut self) {
+        self.wheel.advance(sys::monotonic());
+        while let Some(timer) = self.wheel.pop() {
+            let slot = slot_of(timer);
+            // SAFETY: a timer is removed from the wheel before its slot is finished.
+            unsafe {
+                (*slot).set_timer(false);
+                if (*slot).state() == State::Sleeping {
+                    (*slot).set_result(if (*slot).has_expired() { -libc::ECANCELED } else { 0 });
+                    self.settle(slot);
+                } else {
+                    (*slot).set_expired();
+                    self.cancel(slot);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Driver::cancel`](super::Driver::cancel).
+    pub(crate) unsafe fn cancel(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match (*slot).state() {
+                State::Sleeping => {
+                    (*slot).set_cancelled();
+                    (*slot).set_result(-libc::ECANCELED);
+                    self.settle(slot);
+                }
+                state @ (State::Ring | State::Parked) if (*slot).may_cancel() => {
+                    (*slot).set_cancelled();
+                    self.reserve(1);
+                    let role = if state == State::Ring { Role::Operation } else { Role::Readiness };
+                    let target = slot.expose_provenance() as u64 | role as u64;
+                    self.push(slot, encode::cancel(target), Flags::empty(), Role::Cancel);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn release_opened(&mut self, opened: i32, closed: bool) {
+        if !self.direct.release(&self.ring, opened, closed) {
+            chain::close_opened(opened, closed);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Second tries: answers of the ring that are not the operation's own.
+
+use super::{Role, Uring, encode};
+use crate::{
+    driver::{
+        chain,
+        perform::{self, Attempt},
+        slot::{Slot, State},
+    },
+    op::{CURRENT_POSITION, RawOp},
+    sys,
+};
+use io_uring::squeue::Flags;
+
+/// What to do about an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// It stands.
+    None,
+    /// Kernels before 5.19 answer `EAGAIN` for a descriptor in non-blocking mode instead of waiting.
+    Await,
+    /// A pipe or socket has no offset, and an operation on it ignores the one given. The kernel does so for pipes only.
+    WithoutOffset,
+    /// The kernel tries to open without waiting first, which for the writing end of a FIFO is an error by itself.
+    OpenAsync,
+    /// The kernel cannot tell whether this kind of descriptor would wait (pipes before 6.4); the emulation can.
+    AskOtherwise,
+    /// Nobody asked for the end: the kernel could not start a worker, as when a signal came in between.
+    Repeat,
+}
+
+impl Remedy {
+    /// For an operation that stands alone, or whose turn it was in its chain.
+    ///
+    /// # Safety
+    /// `slot` is published, has its result, and is not finished.
+    pub(super) unsafe fn of(slot: *mut Slot) -> Remedy {
+        // SAFETY: promised by the caller.
+        let (op, result, cancelled) = unsafe { ((*slot).op, (*slot).result(), (*slot).is_cancelled()) };
+        if cancelled {
+            return Remedy::None;
+        }
+        let has_offset = { op }.offset_mut().is_some_and(|offset| *offset != CURRENT_POSITION);
+        match (-result, op) {
+            (libc::EAGAIN, RawOp::Connect { .. }) => Remedy::None,
+            (libc::EAGAIN, _) if !op.is_nonblocking() && op.readiness().is_some() => Remedy::Await,
+            (libc::ESPIPE, _) if has_offset => Remedy::WithoutOffset,
+            (
+                libc::EOPNOTSUPP,
+                RawOp::Read { .. } | RawOp::Readv { .. } | RawOp::Write { .. } | RawOp::Writev { .. },
+            ) if op.is_nonblocking() => Remedy::AskOtherwise,
+            (libc::ENXIO, RawOp::Open { flags, .. }) if flags & libc::O_NONBLOCK == 0 => Remedy::OpenAsync,
+            (libc::ECANCELED, RawOp::Timeout { .. }) => Remedy::None,
+            (libc::ECANCELED, op) => match op.readiness() {
+                Some((fd, _)) if fd.is_opened() || !sys::is_disk(fd.number()) => Remedy::None,
+                _ => Remedy::Repeat,
+            },
+            _ => Remedy::None,
+        }
+    }
+}
+
+impl Uring {
+    /// Tries an operation again if its answer is none; tells whether.
+    ///
+    /// # Safety
+    /// `slot` is published, has its result, no entry in flight, and is not part of a chain of the kernel's.
+    #[cold]
+    pub(super) unsafe fn try_again(&mut self, slot: *mut Slot) -> bool {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match Remedy::of(slot) {
+                Remedy::None => return false,
+                Remedy::Await => {
+                    let op = chain::resolved(&*slot);
+                    let Some((fd, events)) = op.readiness() else { return false };
+                    self.stepping += 1;
+                    self.reserve(1);
+                    (*slot).set_state(State::Parked);
+                    self.push(slot, encode::poll(fd, events), Flags::empty(), Role::Readiness);
+                }
+                Remedy::WithoutOffset => {
+                    if let Some(offset) = (*slot).op.offset_mut() {
+                        *offset = CURRENT_POSITION;
+                    }
+                    self.push_again(slot, Flags::empty());
+                }
+                Remedy::AskOtherwise => {
+                    self.direct_calls += 1;
+                    if let Attempt::Done(result) = perform::attempt(&chain::resolved(&*slot), &mut 0) {
+                        (*slot).set_result(result);
+                    }
+                    return false;
+                }
+                Remedy::OpenAsync if (*slot).count_try() => self.push_again(slot, Flags::ASYNC),
+                Remedy::Repeat if (*slot).count_try() => self.push_again(slot, Flags::empty()),
+                Remedy::Repeat => {
+                    self.direct_calls += 1;
+                    (*slot).set_result(perform::now(&chain::resolved(&*slot)));
+                    return false;
+                }
+                Remedy::OpenAsync => return false,
+            }
+        }
+        true
+    }
+
+    /// # Safety
+    /// As [`try_again`](Self::try_again).
+    pub(super) unsafe fn push_again(&mut self, slot: *mut Slot, flags: Flags) {
+        self.reserve(1);
+        // SAFETY: promised by the caller.
+        unsafe { self.push_operation(slot, (*slot).op, flags) };
+    }
+}

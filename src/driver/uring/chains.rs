@@ -1,0 +1,171 @@
+//! Chains: held together by the kernel, or stepped through by the driver where the kernel cannot.
+//!
+//! A chain of the kernel's may turn out not to have run at all, although nobody cancelled it: an entry that the kernel
+//! refuses when it first looks at it (an unknown flag, say) takes the whole chain with it. Operations that say `ECANCELED`
+//! are therefore held until the whole chain has been answered. If the first of them is among these, the driver steps through
+//! the chain itself, and each operation fails or succeeds in its turn. The same goes for the rest of a chain behind an answer
+//! that is [none](super::again).
+
+use super::{Uring, again::Remedy, direct, encode};
+use crate::{
+    driver::slot::{Link, NOT_OPENED, Slot, State, finish},
+    op::{RawOp, Target},
+};
+use io_uring::squeue::Flags;
+use std::ptr;
+
+impl Uring {
+    /// # Safety
+    /// As [`Driver::submit`](crate::driver::Driver::submit).
+    pub(super) unsafe fn submit_chain(&mut self, head: *mut Slot) {
+        let (mut slots, mut entries, mut stepped, mut opens) = (0, 0, false, false);
+        // SAFETY: none of the slots is finished before one is started below.
+        unsafe {
+            for slot in slots_from(head) {
+                slots += 1;
+                entries += 1 + u32::from((*slot).limit().is_some());
+                stepped |= !self.support.in_chain(&(*slot).op);
+                opens |= matches!((*slot).op, RawOp::Open { target: Target::Chain, .. });
+            }
+        }
+        let opened = if opens && !stepped { self.direct.take(&self.ring) } else { None };
+        stepped |= opens && opened.is_none();
+        // SAFETY: as above.
+        unsafe {
+            if stepped {
+                slots_from(head).for_each(|slot| (*slot).set_stepped());
+                self.stepping += 1;
+                self.start(head);
+            } else {
+                self.reserve(entries);
+                self.push_chain(head, opened);
+                let chain = (*head).chained();
+                chain.entries.set(entries);
+                chain.unanswered.set(slots);
+                chain.cancels.set(self.cancels);
+                self.chains += 1;
+                self.chain_entries += entries;
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`submit_chain`](Self::submit_chain); there is room for all entries.
+    unsafe fn push_chain(&mut self, head: *mut Slot, opened: Option<i32>) {
+        // SAFETY: the slots are published, and no completion is reaped before all of them are pushed.
+        unsafe {
+            for slot in slots_from(head) {
+                let link = (*slot).link();
+                (*slot).set_chained(head);
+                (*slot).opened().set(opened.unwrap_or(NOT_OPENED));
+                let flags = match link {
+                    Link::Hard => Flags::IO_HARDLINK,
+                    Link::Soft => Flags::IO_LINK,
+                    Link::None if (*slot).limit().is_some() => Flags::IO_LINK,
+                    Link::None => Flags::empty(),
+                };
+                if matches!((*slot).op, RawOp::CancelFd { .. }) {
+                    self.cancels += 1;
+                }
+                self.push_operation(slot, (*slot).op, flags);
+                if let Some(limit) = (*slot).limit() {
+                    let flags = if link == Link::None { Flags::empty() } else { Flags::IO_LINK };
+                    self.push(slot, encode::linked_timeout(limit), flags, super::Role::LinkedTimeout);
+                }
+            }
+        }
+    }
+
+    /// A slot of a chain of the kernel's has its result and no entry in flight.
+    ///
+    /// # Safety
+    /// That is so, and the slot is not finished.
+    pub(super) unsafe fn settle_chained(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller. The head stays in place until the last slot of the chain is finished, for all have
+        // one waiter.
+        unsafe {
+            let head = (*slot).chained().head;
+            let chain = (*head).chained();
+            let remedy = if (*slot).result() == -libc::ECANCELED { Remedy::None } else { Remedy::of(slot) };
+            if remedy != Remedy::None && chain.again.get().is_null() {
+                chain.again.set(slot);
+            }
+            let hold =
+                ptr::eq(chain.again.get(), slot) || (*slot).result() == -libc::ECANCELED && !(*slot).is_cancelled();
+            chain.held.set(chain.held.get() + u32::from(hold));
+            chain.unanswered.set(chain.unanswered.get() - 1);
+            let (answered, held) = (chain.unanswered.get() == 0, chain.held.get());
+            if answered {
+                self.chains -= 1;
+                self.chain_entries -= chain.entries.get();
+            }
+            if !hold {
+                (*slot).check_link();
+                finish(slot);
+            }
+            if answered && held > 0 {
+                self.resolve_chain(head);
+            }
+        }
+    }
+
+    /// All slots of a chain have been answered, and some of them are held.
+    ///
+    /// # Safety
+    /// That is so.
+    #[cold]
+    unsafe fn resolve_chain(&mut self, head: *mut Slot) {
+        // SAFETY: promised by the caller. As long as a slot is held the waiter waits, so all of them are in place.
+        unsafe {
+            let chain = (*head).chained();
+            let never_ran = (*head).state() != State::Done && chain.cancels.get() == self.cancels;
+            let from = match chain.again.get() {
+                again if !again.is_null() => again,
+                _ if never_ran => head,
+                _ => ptr::null_mut(),
+            };
+            let all_held = |from| slots_from(from).all(|slot| (*slot).state() != State::Done);
+            if !from.is_null() && all_held(from) {
+                return self.step_from(from);
+            }
+            // Each is finished only after its successor is known: the last one may free them all.
+            let held: Vec<*mut Slot> = slots_from(head).filter(|&slot| (*slot).state() != State::Done).collect();
+            for slot in held {
+                (*slot).check_link();
+                finish(slot);
+            }
+        }
+    }
+
+    /// Steps through the rest of a chain that the kernel has not run.
+    ///
+    /// # Safety
+    /// All slots from here on have been answered and are held.
+    unsafe fn step_from(&mut self, from: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let opens = slots_from(from).any(|slot| matches!((*slot).op, RawOp::Open { target: Target::Chain, .. }));
+            let opened = (*from).opened().get();
+            if opens && direct::index(opened).is_some() {
+                // The place is still empty; the file will get a descriptor of its own instead.
+                self.direct.release(&self.ring, opened, true);
+                slots_from(from).for_each(|slot| (*slot).opened().set(NOT_OPENED));
+            }
+            slots_from(from).for_each(|slot| (*slot).unchain());
+            self.stepping += 1;
+            // An answer that was none comes again, and is dealt with then.
+            self.start(from);
+        }
+    }
+}
+
+/// The slots of a chain, from this one on.
+///
+/// # Safety
+/// They are in place as long as the iterator is used.
+unsafe fn slots_from(first: *mut Slot) -> impl Iterator<Item = *mut Slot> {
+    std::iter::successors(Some(first), |&slot| {
+        // SAFETY: promised by the caller.
+        unsafe { if (*slot).link() == Link::None { None } else { Some((*slot).next()) } }
+    })
+}

@@ -1,0 +1,225 @@
+//! From plain operations to submission queue entries.
+
+use super::direct;
+use crate::{
+    driver::slot::Slot,
+    op::{Clock, Fd, RawOp, Target},
+    sys::Timespec,
+};
+use io_uring::{
+    opcode,
+    squeue::{Entry, Flags},
+    types::{self, CancelBuilder, DestinationSlot, FsyncFlags, TimeoutFlags},
+};
+
+/// `.nonblocking()` as a flag of one read or write.
+fn rw_flags(nowait: bool) -> i32 {
+    if nowait { libc::RWF_NOWAIT } else { 0 }
+}
+
+/// `struct io_uring_sqe`.
+#[repr(C)]
+struct Fields {
+    opcode: u8,
+    flags: u8,
+    ioprio: u16,
+    fd: i32,
+    offset: u64,
+    address: u64,
+    len: u32,
+    op_flags: u32,
+    user_data: u64,
+    rest: [u64; 3],
+}
+
+const _: () = assert!(size_of::<Fields>() == size_of::<Entry>());
+
+impl Fields {
+    #[inline]
+    fn new(opcode: u8, fd: Fd, address: u64, len: u32, offset: u64, op_flags: u32) -> Fields {
+        let fd = fd.number();
+        Fields { opcode, flags: 0, ioprio: 0, fd, offset, address, len, op_flags, user_data: 0, rest: [0; 3] }
+    }
+}
+
+/// Writes the whole entry for an operation that is [basic](RawOp::is_basic); tells whether it is.
+///
+/// Field by field: an entry that the crate builds goes through the frame, and copying it while its parts are still on their
+/// way to memory stalls for longer than a no-op takes.
+///
+/// # Safety
+/// `entry` is a place in the submission queue.
+#[inline]
+pub(super) unsafe fn write_common(op: &RawOp, entry: *mut Entry, flags: Flags, user_data: u64) -> bool {
+    let mut fields = match *op {
+        RawOp::Nop => Fields::new(opcode::Nop::CODE, Fd::new(-1), 0, 0, 0, 0),
+        RawOp::Read { fd, buf, len, offset, nowait } if !fd.is_opened() => {
+            Fields::new(opcode::Read::CODE, fd, buf as u64, len, offset, rw_flags(nowait) as u32)
+        }
+        RawOp::Write { fd, buf, len, offset, nowait } if !fd.is_opened() => {
+            Fields::new(opcode::Write::CODE, fd, buf as u64, len, offset, rw_flags(nowait) as u32)
+        }
+        RawOp::Recv { fd, buf, len, flags } if !fd.is_opened() => {
+            Fields::new(opcode::Recv::CODE, fd, buf as u64, len, 0, flags as u32)
+        }
+        RawOp::Send { fd, buf, len, flags } if !fd.is_opened() => {
+            Fields::new(opcode::Send::CODE, fd, buf as u64, len, 0, flags as u32)
+        }
+        _ => return false,
+    };
+    (fields.flags, fields.user_data) = (flags.bits(), user_data);
+    // SAFETY: promised by the caller; the layouts are the same.
+    unsafe { entry.cast::<Fields>().write(fields) };
+    true
+}
+
+/// The entry for any other operation, but for flags of a chain and `user_data`. Its pointers are the operation's own, or
+/// point into the slot.
+pub(super) fn encode(slot: &Slot) -> Entry {
+    let mut op = slot.op;
+    let mut fixed = false;
+    for fd in op.fds_mut().into_iter().flatten().filter(|fd| fd.is_opened()) {
+        let index = direct::index(slot.opened().get());
+        fixed = index.is_some();
+        *fd = Fd::new(index.map_or(slot.opened().get(), |index| index as i32));
+    }
+    if let (RawOp::Close { fd }, true) = (op, fixed) {
+        return opcode::Close::new(types::Fixed(fd.number() as u32)).build();
+    }
+    let entry = encode_file(&op, slot).or_else(|| encode_path(&op, slot)).unwrap_or_else(|| encode_other(&op, slot));
+    if fixed { entry.flags(Flags::FIXED_FILE) } else { entry }
+}
+
+/// Operations on open files.
+fn encode_file(op: &RawOp, _slot: &Slot) -> Option<Entry> {
+    let fd = |fd: Fd| types::Fd(fd.number());
+    Some(match *op {
+        RawOp::Read { fd: f, buf, len, offset, nowait } => {
+            opcode::Read::new(fd(f), buf, len).offset(offset).rw_flags(rw_flags(nowait)).build()
+        }
+        RawOp::Write { fd: f, buf, len, offset, nowait } => {
+            opcode::Write::new(fd(f), buf, len).offset(offset).rw_flags(rw_flags(nowait)).build()
+        }
+        RawOp::Readv { fd: f, iov, count, offset, nowait } => {
+            opcode::Readv::new(fd(f), iov, count).offset(offset).rw_flags(rw_flags(nowait)).build()
+        }
+        RawOp::Writev { fd: f, iov, count, offset, nowait } => {
+            opcode::Writev::new(fd(f), iov, count).offset(offset).rw_flags(rw_flags(nowait)).build()
+        }
+        RawOp::Fsync { fd: f, data_only } => {
+            let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
+            opcode::Fsync::new(fd(f)).flags(flags).build()
+        }
+        RawOp::Close { fd: f } => opcode::Close::new(fd(f)).build(),
+        RawOp::Truncate { fd: f, len } => opcode::Ftruncate::new(fd(f), len).build(),
+        RawOp::Allocate { fd: f, mode, offset, len } => {
+            opcode::Fallocate::new(fd(f), len).offset(offset).mode(mode).build()
+        }
+        RawOp::Advise { fd: f, offset, len, advice } => {
+            opcode::Fadvise::new(fd(f), len as libc::off_t, advice).offset(offset).build()
+        }
+        RawOp::Splice { from, from_offset, to, to_offset, len, flags } => {
+            opcode::Splice::new(fd(from), from_offset as i64, fd(to), to_offset as i64, len).flags(flags).build()
+        }
+        _ => return None,
+    })
+}
+
+/// Operations on names.
+fn encode_path(op: &RawOp, slot: &Slot) -> Option<Entry> {
+    let fd = |fd: Fd| types::Fd(fd.number());
+    Some(match *op {
+        RawOp::Open { dir, path, flags, mode, target } => {
+            let place = match target {
+                Target::Chain => direct::index(slot.opened().get()),
+                Target::Table => None,
+            };
+            let place = place.and_then(|index| DestinationSlot::try_from_slot_target(index).ok());
+            // A direct descriptor has no close-on-exec flag; the kernel refuses it.
+            let flags = if place.is_some() { flags & !libc::O_CLOEXEC } else { flags };
+            opcode::OpenAt::new(fd(dir), path).flags(flags).mode(mode).file_index(place).build()
+        }
+        RawOp::Statx { dir, path, flags, mask, out } => {
+            opcode::Statx::new(fd(dir), path, out.cast()).flags(flags).mask(mask).build()
+        }
+        RawOp::Rename { from_dir, from, to_dir, to, flags } => {
+            opcode::RenameAt::new(fd(from_dir), from, fd(to_dir), to).flags(flags).build()
+        }
+        RawOp::Unlink { dir, path, flags } => opcode::UnlinkAt::new(fd(dir), path).flags(flags).build(),
+        RawOp::Mkdir { dir, path, mode } => opcode::MkDirAt::new(fd(dir), path).mode(mode).build(),
+        RawOp::Symlink { target, dir, path } => opcode::SymlinkAt::new(fd(dir), target, path).build(),
+        RawOp::Link { from_dir, from, to_dir, to, flags } => {
+            opcode::LinkAt::new(fd(from_dir), from, fd(to_dir), to).flags(flags).build()
+        }
+        _ => return None,
+    })
+}
+
+/// Sockets, time, and the rest.
+fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
+    let fd = |fd: Fd| types::Fd(fd.number());
+    match *op {
+        RawOp::Socket { domain, kind, protocol } => opcode::Socket::new(domain, kind, protocol).build(),
+        RawOp::Bind { fd: f, addr, len } => opcode::Bind::new(fd(f), addr, len).build(),
+        RawOp::Listen { fd: f, backlog } => opcode::Listen::new(fd(f), backlog).build(),
+        RawOp::Accept { fd: f, addr, len, flags, .. } => opcode::Accept::new(fd(f), addr, len).flags(flags).build(),
+        RawOp::Connect { fd: f, addr, len } => opcode::Connect::new(fd(f), addr, len).build(),
+        RawOp::Recv { fd: f, buf, len, flags } => opcode::Recv::new(fd(f), buf, len).flags(flags).build(),
+        RawOp::Send { fd: f, buf, len, flags } => opcode::Send::new(fd(f), buf, len).flags(flags).build(),
+        RawOp::RecvMsg { fd: f, msg, flags } => opcode::RecvMsg::new(fd(f), msg).flags(flags as u32).build(),
+        RawOp::SendMsg { fd: f, msg, flags } => opcode::SendMsg::new(fd(f), msg).flags(flags as u32).build(),
+        RawOp::Shutdown { fd: f, how } => opcode::Shutdown::new(fd(f), how).build(),
+        RawOp::SetSockOpt { fd: f, level, name, value, len } => {
+            opcode::SetSockOpt::new(fd(f), level as u32, name as u32, value, len).build()
+        }
+        RawOp::GetSockOpt { fd: f, level, name, value, len } => get_sock_opt(f, level, name, value, len),
+        RawOp::Poll { fd: f, events } => poll(f, events),
+        RawOp::ChildExit { pidfd, .. } => poll(pidfd, libc::POLLIN as u16),
+        RawOp::Timeout { .. } => timeout(slot),
+        RawOp::CancelFd { fd: f } => opcode::AsyncCancel2::new(CancelBuilder::fd(fd(f)).all()).build(),
+        // An entry that is sure to fail in its turn, as the operation itself has to.
+        _ => opcode::Fsync::new(types::Fd(-1)).build(),
+    }
+}
+
+pub(super) fn poll(fd: Fd, events: u16) -> Entry {
+    opcode::PollAdd::new(types::Fd(fd.number()), u32::from(events)).build()
+}
+
+pub(super) fn cancel(user_data: u64) -> Entry {
+    opcode::AsyncCancel::new(user_data).build()
+}
+
+pub(super) fn linked_timeout(limit: &Timespec) -> Entry {
+    opcode::LinkTimeout::new(kernel_time(limit)).build()
+}
+
+fn timeout(slot: &Slot) -> Entry {
+    let RawOp::Timeout { clock, absolute, at } = &slot.op else { unreachable!("called for timeouts only") };
+    let clock = match clock {
+        Clock::Monotonic => TimeoutFlags::empty(),
+        Clock::Boot => TimeoutFlags::BOOTTIME,
+        Clock::Realtime => TimeoutFlags::REALTIME,
+    };
+    let absolute = if *absolute { TimeoutFlags::ABS } else { TimeoutFlags::empty() };
+    opcode::Timeout::new(kernel_time(at)).flags(clock | absolute | TimeoutFlags::ETIME_SUCCESS).build()
+}
+
+/// The crate's own type of the same layout, two 64-bit numbers.
+fn kernel_time(time: &Timespec) -> *const types::Timespec {
+    const _: () = assert!(size_of::<types::Timespec>() == size_of::<Timespec>());
+    std::ptr::from_ref(time).cast()
+}
+
+/// `SOCKET_URING_OP_GETSOCKOPT`, which the crate lacks: as its `SetSockOpt`, with another command.
+fn get_sock_opt(fd: Fd, level: i32, name: i32, value: *mut libc::c_void, len: u32) -> Entry {
+    const COMMAND: usize = 8;
+    const GETSOCKOPT: u32 = 2;
+    let entry = opcode::SetSockOpt::new(types::Fd(fd.number()), level as u32, name as u32, value, len).build();
+    // SAFETY: an entry is 64 bytes of plain data without padding, and every bit pattern is one.
+    unsafe {
+        let mut bytes: [u8; 64] = std::mem::transmute(entry);
+        bytes[COMMAND..COMMAND + 4].copy_from_slice(&GETSOCKOPT.to_ne_bytes());
+        std::mem::transmute(bytes)
+    }
+}

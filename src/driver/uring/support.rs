@@ -1,0 +1,80 @@
+//! What a ring can do by itself, opcode by opcode.
+
+use super::{ring::Ring, setup};
+use crate::op::RawOp;
+use io_uring::opcode;
+
+/// Opcodes that a ring supports. What it lacks is done by ordinary system calls, operation by operation.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Support {
+    mkdir: bool,
+    symlink: bool,
+    link: bool,
+    socket: bool,
+    truncate: bool,
+    bind: bool,
+    listen: bool,
+    socket_options: bool,
+    links_late: bool,
+    waits_nonblocking: bool,
+    cancel_by_fd: bool,
+}
+
+impl Support {
+    pub(crate) fn of(ring: &Ring) -> Support {
+        let opcodes = if ring.uses_new_opcodes() { setup::probe(ring.fd()) } else { None };
+        let Some(opcodes) = opcodes else { return Support::default() };
+        let has = |code: u8| opcodes.has(code);
+        Support {
+            mkdir: has(opcode::MkDirAt::CODE),
+            symlink: has(opcode::SymlinkAt::CODE),
+            link: has(opcode::LinkAt::CODE),
+            socket: has(opcode::Socket::CODE),
+            truncate: has(opcode::Ftruncate::CODE),
+            bind: has(opcode::Bind::CODE),
+            listen: has(opcode::Listen::CODE),
+            // The probe does not tell about commands of sockets; they came with the futex opcodes in 6.7.
+            socket_options: has(opcode::FutexWait::CODE),
+            // Files are looked up late since 5.17, when this feature bit came; `IORING_TIMEOUT_ETIME_SUCCESS` is of 5.16.
+            links_late: ring.skips_completions(),
+            // Both came in 5.19, with the socket opcode.
+            waits_nonblocking: has(opcode::Socket::CODE),
+            cancel_by_fd: has(opcode::Socket::CODE),
+        }
+    }
+
+    /// Whether the ring does this operation, when nothing is linked to it.
+    #[inline]
+    pub(crate) fn has(&self, op: &RawOp) -> bool {
+        match op {
+            RawOp::Mkdir { .. } => self.mkdir,
+            RawOp::Symlink { .. } => self.symlink,
+            RawOp::Link { .. } => self.link,
+            RawOp::Socket { .. } => self.socket,
+            RawOp::Truncate { .. } => self.truncate,
+            RawOp::Bind { .. } => self.bind,
+            RawOp::Listen { .. } => self.listen,
+            RawOp::SetSockOpt { .. } => self.socket_options,
+            // The kernel's command reads options of the socket level only.
+            RawOp::GetSockOpt { level, .. } => self.socket_options && *level == libc::SOL_SOCKET,
+            // `IORING_ACCEPT_DONTWAIT` (6.10) saves nothing over the system call, which does not wait either.
+            RawOp::Accept { nowait, .. } => !nowait,
+            RawOp::CancelFd { .. } => self.cancel_by_fd,
+            RawOp::Invalid(_) => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the ring does this operation inside a chain of its own.
+    #[inline]
+    pub(crate) fn in_chain(&self, op: &RawOp) -> bool {
+        match op {
+            // Kernels before 5.17 look at the descriptors of all entries first, and fail the whole chain if one is bad.
+            RawOp::Invalid(_) | RawOp::Timeout { .. } => self.links_late,
+            _ => {
+                let waits = self.waits_nonblocking || op.readiness().is_none();
+                self.has(op) && waits && (op.takes_direct() || !op.names_opened())
+            }
+        }
+    }
+}

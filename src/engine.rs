@@ -1,0 +1,193 @@
+//! Each thread's own engine: made at first use, kept until the thread ends.
+
+use crate::{
+    Config, SetupError,
+    driver::{
+        Driver,
+        slot::{Slot, Waiter},
+    },
+    op::RawOp,
+    stats::Stats,
+    sys::{self, fork::Life},
+};
+use std::{
+    cell::{Cell, UnsafeCell},
+    marker::PhantomData,
+    ptr,
+};
+
+/// A driver, and what has to be known about it without borrowing it.
+pub struct Engine {
+    /// Borrowed for the length of one of the calls below, each of which runs the driver and no user code: it cannot be
+    /// borrowed twice. The type is `!Sync`.
+    driver: UnsafeCell<Driver>,
+    config: Config,
+    /// The process that made it. In a forked child it must not be touched.
+    life: Life,
+    /// What the process did with `SIGPIPE` when the engine was made.
+    sigpipe_is_live: bool,
+    /// Rings belong to their thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Engine {
+    pub(crate) fn new(config: Config) -> Result<Engine, SetupError> {
+        Ok(Engine {
+            driver: UnsafeCell::new(config.make_driver()?),
+            config,
+            life: Life::current(),
+            sigpipe_is_live: sys::sigpipe_is_live(),
+            _not_send: PhantomData,
+        })
+    }
+
+    /// Whether this is still the process that made the engine.
+    #[inline]
+    pub(crate) fn is_alive(&self) -> bool {
+        self.life.goes_on()
+    }
+
+    pub(crate) fn sigpipe_is_live(&self) -> bool {
+        self.sigpipe_is_live
+    }
+
+    /// Refuses a chain that could not be published as a whole.
+    #[inline]
+    pub(crate) fn check_chain(&self, len: u32) -> Result<(), SetupError> {
+        let max = self.config.chain_limit();
+        if len <= max { Ok(()) } else { Err(SetupError::ChainTooLong { len, max }) }
+    }
+
+    /// # Safety
+    /// As [`Driver::submit`].
+    #[inline]
+    pub(crate) unsafe fn submit(&self, head: *mut Slot, alone: bool) {
+        // SAFETY: promised by the caller; see `driver` for the borrow.
+        unsafe { (*self.driver.get()).submit(head, alone) }
+    }
+
+    /// # Safety
+    /// As [`Driver::submit_basic`].
+    #[inline]
+    pub(crate) unsafe fn submit_basic(&self, slot: *mut Slot, op: RawOp, waiter: *const Waiter, alone: bool) {
+        // SAFETY: promised by the caller; see `driver` for the borrow.
+        unsafe { (*self.driver.get()).submit_basic(slot, op, waiter, alone) }
+    }
+
+    /// As [`Driver::turn`].
+    #[inline]
+    pub(crate) fn turn(&self, want: u32) {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).turn(want) }
+    }
+
+    /// # Safety
+    /// As [`Driver::cancel`].
+    pub(crate) unsafe fn cancel(&self, slot: *mut Slot) {
+        // SAFETY: promised by the caller; see `driver` for the borrow.
+        unsafe { (*self.driver.get()).cancel(slot) }
+    }
+
+    pub(crate) fn release_opened(&self, opened: i32, closed: bool) {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).release_opened(opened, closed) }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).stats() }
+    }
+}
+
+thread_local! {
+    /// The engine in use. No destructor, so that it can be read while the thread ends.
+    static CURRENT: Cell<*const Engine> = const { Cell::new(ptr::null()) };
+    /// Owns the engine that the thread made for itself.
+    static OWNED: Owned = const { Owned(Cell::new(ptr::null_mut())) };
+}
+
+struct Owned(Cell<*mut Engine>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let engine = self.0.get();
+        if engine.is_null() {
+            return;
+        }
+        if ptr::eq(CURRENT.get(), engine) {
+            CURRENT.set(ptr::null());
+        }
+        // SAFETY: made by `Box::into_raw` in `with_new`; CURRENT no longer leads to it, and no frame of this thread uses it,
+        // for thread-local destructors run when all of them have returned.
+        drop_unless_forked(unsafe { Box::from_raw(engine) });
+    }
+}
+
+/// In a forked child an engine is leaked: its ring and its descriptors are shared with the parent.
+fn drop_unless_forked(engine: Box<Engine>) {
+    if engine.is_alive() {
+        drop(engine);
+    } else {
+        std::mem::forget(engine);
+    }
+}
+
+/// The thread's engine, if it has one that can be used.
+///
+/// # Safety
+/// The reference is used only on this thread, and not after the calling frame has returned: whoever owns the engine, its
+/// frame or the thread's locals, outlives that.
+#[inline]
+pub(crate) unsafe fn current<'e>() -> Option<&'e Engine> {
+    // SAFETY: not null means alive: whoever owns the engine resets CURRENT before dropping it.
+    let engine = unsafe { CURRENT.get().as_ref()? };
+    if engine.is_alive() { Some(engine) } else { None }
+}
+
+/// Calls `f` with a new engine, which becomes the thread's.
+#[cold]
+pub(crate) fn with_new<R>(f: impl FnOnce(&Engine) -> R) -> Result<R, SetupError> {
+    // SAFETY: as in `current`. A dead engine's memory is the child's own copy.
+    let config = match unsafe { CURRENT.get().as_ref() } {
+        Some(dead) => dead.config,
+        None => Config::default_for_process()?,
+    };
+    let engine = Box::new(Engine::new(config)?);
+    if OWNED.try_with(|_| ()).is_err() {
+        // The thread is ending and its engine is gone. This call comes from another destructor: a temporary one serves it.
+        return Ok(f(&engine));
+    }
+    let engine = Box::into_raw(engine);
+    CURRENT.set(engine);
+    OWNED.with(|owned| {
+        // What was there belongs to the parent of this forked process, and is leaked.
+        owned.0.set(engine);
+    });
+    // SAFETY: owned by OWNED from now on, which drops it when the thread ends.
+    Ok(f(unsafe { &*engine }))
+}
+
+/// Calls `f` with the thread's engine, if it has one.
+pub(crate) fn existing<R>(f: impl FnOnce(&Engine) -> R) -> Option<R> {
+    // SAFETY: not used after this call.
+    unsafe { current() }.map(f)
+}
+
+/// Makes `config`'s engine the thread's while `f` runs.
+pub(crate) fn scoped<R>(config: Config, f: impl FnOnce() -> R) -> Result<R, SetupError> {
+    struct Restore {
+        engine: *mut Engine,
+        previous: *const Engine,
+    }
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.previous);
+            // SAFETY: made by `Box::into_raw` below; nothing leads to it any more, for `f` has returned or unwound, and
+            // every frame that uses an engine waits for its operations.
+            drop_unless_forked(unsafe { Box::from_raw(self.engine) });
+        }
+    }
+    let engine = Box::into_raw(Box::new(Engine::new(config)?));
+    let _restore = Restore { engine, previous: CURRENT.replace(engine) };
+    Ok(f())
+}

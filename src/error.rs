@@ -1,0 +1,332 @@
+//! What can go wrong: [`Error`] for one operation, [`SetupError`] for a whole batch that could not start.
+
+use crate::Backend;
+use std::{fmt, io};
+
+/// The result of one operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why one operation gave no value.
+///
+/// It is `Copy`, costs no allocation, prints like [`std::io::Error`], and converts into one with `?`.
+///
+/// ```
+/// use aio::{Error, op::Read};
+/// use std::os::fd::AsFd;
+///
+/// let dir = std::fs::File::open(".")?;
+/// let error = aio::single(Read::new(dir.as_fd(), &mut [0u8; 8])).unwrap_err();
+/// assert_eq!(error.raw_os_error(), Some(libc::EISDIR));
+/// assert_eq!(error.to_string(), "Is a directory (os error 21)");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Somebody cancelled the operation, by [`Cancel`](crate::op::Cancel) for example, before it had a result.
+    #[error("the operation was cancelled")]
+    Canceled,
+    /// An earlier operation of its chain failed or fell short, so this one was never started.
+    #[error("the operation was skipped: an earlier one of its chain failed or fell short")]
+    Skipped,
+    /// The operation's own [`timeout`](crate::op::Op::timeout) expired before it had a result.
+    #[error("the operation timed out")]
+    TimedOut,
+    /// The operating system refused the operation.
+    #[error(transparent)]
+    Os(#[from] Errno),
+    /// The operation's arguments cannot be right; it was never started. The text says what to change.
+    #[error("{0}")]
+    Invalid(&'static &'static str),
+    /// Neither this engine nor its emulation can do this on this system. The text says why.
+    #[error("{0}")]
+    Unsupported(&'static &'static str),
+    /// No engine could be set up, so nothing was started.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+// Small enough for a result to travel in registers; texts are therefore behind two references.
+const _: () = assert!(size_of::<Error>() == 16 && size_of::<Result<()>>() == 16);
+
+impl Error {
+    /// The operating system's error number, if there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Error::Os(errno) => Some(errno.raw()),
+            Error::Setup(setup) => setup.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// The kind the equivalent [`io::Error`] has.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Error::Canceled => Errno::new(libc::ECANCELED).kind(),
+            Error::Skipped => io::ErrorKind::Other,
+            Error::TimedOut => io::ErrorKind::TimedOut,
+            Error::Os(errno) => errno.kind(),
+            Error::Invalid(_) => io::ErrorKind::InvalidInput,
+            Error::Unsupported(_) => io::ErrorKind::Unsupported,
+            Error::Setup(setup) => setup.kind(),
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    /// `Canceled` becomes `ECANCELED`, without an allocation and never `Interrupted`, so that retry loops end;
+    /// see [`is_canceled`].
+    fn from(error: Error) -> io::Error {
+        match error {
+            Error::Canceled => io::Error::from_raw_os_error(libc::ECANCELED),
+            Error::TimedOut => io::ErrorKind::TimedOut.into(),
+            Error::Os(errno) => io::Error::from_raw_os_error(errno.raw()),
+            other => io::Error::new(other.kind(), other),
+        }
+    }
+}
+
+/// Whether an [`io::Error`] says that the operation was cancelled.
+///
+/// ```
+/// assert!(aio::is_canceled(&aio::Error::Canceled.into()));
+/// assert!(!aio::is_canceled(&aio::Error::Skipped.into()));
+/// ```
+pub fn is_canceled(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECANCELED)
+}
+
+/// An error number of the operating system, as in `errno(3)`. Prints as [`io::Error`] does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(i32);
+
+impl Errno {
+    /// Wraps a number such as `libc::ENOENT`.
+    pub const fn new(number: i32) -> Errno {
+        Errno(number)
+    }
+
+    /// The number.
+    pub const fn raw(self) -> i32 {
+        self.0
+    }
+
+    /// The portable kind.
+    pub fn kind(self) -> io::ErrorKind {
+        io::Error::from_raw_os_error(self.0).kind()
+    }
+
+    /// The calling thread's `errno`.
+    pub(crate) fn last() -> Errno {
+        Errno(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Errno({}: {self})", self.0)
+    }
+}
+
+impl std::error::Error for Errno {}
+
+/// Why a batch could not start. Nothing was submitted, nothing has happened (but for [`Forked`](SetupError::Forked)).
+///
+/// The texts say what to do about it:
+///
+/// ```
+/// let empty: [aio::op::Nop; 0] = [];
+/// let error = aio::complete(empty).unwrap_err();
+/// assert_eq!(error, aio::SetupError::EmptyBatch);
+/// assert_eq!(error.to_string(), "the batch has no operations; give it at least one");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The array, vector or slice holds no operation.
+    #[error("the batch has no operations; give it at least one")]
+    EmptyBatch,
+    /// A chain needs more entries than the queue has. A chain is never split, for its links would break.
+    #[error(
+        "a chain of linked operations needs {len} entries (a timeout takes one of its own) and the queue has {max}; \
+         shorten the chain or raise Config::entries"
+    )]
+    ChainTooLong {
+        /// Entries the chain needs.
+        len: u32,
+        /// Entries the queue has.
+        max: u32,
+    },
+    /// `AIO_BACKEND` holds something else than the name of a backend.
+    #[error("AIO_BACKEND is {:?}; use io_uring, epoll, poll or auto, or unset it", std::env::var_os("AIO_BACKEND").unwrap_or_default())]
+    UnknownBackend,
+    /// The backend asked for does not exist on this platform.
+    #[error("the {0} backend does not exist on this platform; use Backend::Auto or Backend::Poll")]
+    NoSuchBackend(Backend),
+    /// io_uring was demanded and cannot be used here.
+    #[error("io_uring cannot be used: {0}")]
+    IoUring(Unavailable),
+    /// The operating system refused something that the engine needs.
+    #[error("cannot set up the {backend} engine: {call} failed: {errno}{}", hint(*errno))]
+    Engine {
+        /// The backend.
+        backend: Backend,
+        /// The system call.
+        call: SetupCall,
+        /// Its error.
+        errno: Errno,
+    },
+    /// The process was forked while the batch ran, and this is the child, where none of it can be waited for.
+    #[error("the process was forked while the batch ran; what it had started belongs to the parent")]
+    Forked,
+    /// `Config::set_default` was called a second time, or after an engine had been made from the defaults.
+    #[error("the process-wide configuration is already in use; call set_default once, before the first operation")]
+    AlreadyConfigured,
+}
+
+/// A system call that sets up an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupCall {
+    /// `epoll_create1(2)`.
+    #[error("epoll_create1")]
+    EpollCreate,
+    /// `epoll_ctl(2)`.
+    #[error("epoll_ctl")]
+    EpollCtl,
+    /// `eventfd(2)`, or `pipe(2)` where there is none.
+    #[error("eventfd")]
+    EventFd,
+}
+
+/// What a kernel's io_uring lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Feature {
+    /// `IORING_SETUP_CQSIZE` or `IORING_SETUP_CLAMP` (5.6).
+    #[error("IORING_SETUP_CQSIZE or IORING_SETUP_CLAMP")]
+    SetupFlags,
+    /// `IORING_FEAT_SINGLE_MMAP` (5.4).
+    #[error("IORING_FEAT_SINGLE_MMAP")]
+    SingleMmap,
+    /// `IORING_FEAT_NODROP` (5.5).
+    #[error("IORING_FEAT_NODROP")]
+    NoDrop,
+    /// `IORING_FEAT_SUBMIT_STABLE` (5.5).
+    #[error("IORING_FEAT_SUBMIT_STABLE")]
+    SubmitStable,
+    /// `IORING_FEAT_RW_CUR_POS` (5.6).
+    #[error("IORING_FEAT_RW_CUR_POS")]
+    CurrentPosition,
+    /// `IORING_FEAT_EXT_ARG` (5.11).
+    #[error("IORING_FEAT_EXT_ARG")]
+    TimedWait,
+}
+
+fn hint(errno: Errno) -> &'static str {
+    match errno.raw() {
+        libc::EMFILE => "; close descriptors or raise the limit (ulimit -n)",
+        libc::ENFILE => "; the whole system is out of file descriptors (fs.file-max)",
+        libc::ENOMEM => "; free memory or lower Config::entries",
+        _ => "",
+    }
+}
+
+impl SetupError {
+    /// The operating system's error number, if there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            SetupError::IoUring(why) => why.raw_os_error(),
+            SetupError::Engine { errno, .. } => Some(errno.raw()),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            SetupError::IoUring(_) | SetupError::NoSuchBackend(_) => io::ErrorKind::Unsupported,
+            SetupError::Engine { errno, .. } => errno.kind(),
+            _ => io::ErrorKind::InvalidInput,
+        }
+    }
+}
+
+impl From<SetupError> for io::Error {
+    fn from(error: SetupError) -> io::Error {
+        io::Error::new(error.kind(), error)
+    }
+}
+
+/// Why io_uring cannot be used in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// The kernel has no io_uring at all, or a filter pretends so (`ENOSYS`).
+    #[error(
+        "the kernel does not know it (Linux 5.11 or newer is needed), or a seccomp filter hides it; \
+         use a newer kernel, or the epoll backend"
+    )]
+    NotImplemented,
+    /// The kernel's io_uring lacks something that the engine cannot do without.
+    #[error("this kernel's io_uring lacks {0}; use Linux 5.11 or newer, or the epoll backend")]
+    TooOld(Feature),
+    /// `kernel.io_uring_disabled` forbids it.
+    #[error(
+        "the setting kernel.io_uring_disabled is {0}; set it to 0 (sysctl kernel.io_uring_disabled=0), \
+         or use the epoll backend"
+    )]
+    Disabled(u8),
+    /// Permission was denied, as the default seccomp filters of container runtimes do.
+    #[error(
+        "permission was denied, probably by the seccomp filter of a container; allow io_uring_setup, io_uring_enter and \
+         io_uring_register in it, or use the epoll backend"
+    )]
+    Denied,
+    /// There was not enough lockable memory.
+    #[error(
+        "the ring does not fit into the memory this process may lock; raise RLIMIT_MEMLOCK (ulimit -l) or lower Config::entries"
+    )]
+    Memory,
+    /// Another error of `io_uring_setup(2)` or of mapping its memory.
+    #[error("{0}{hint}", hint = hint(*.0))]
+    Os(Errno),
+    /// This is not Linux.
+    #[error("it exists on Linux only")]
+    NotLinux,
+}
+
+impl Unavailable {
+    /// The operating system's error number behind it, if there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Unavailable::NotImplemented => Some(libc::ENOSYS),
+            Unavailable::Disabled(_) | Unavailable::Denied => Some(libc::EPERM),
+            Unavailable::Memory => Some(libc::ENOMEM),
+            Unavailable::Os(errno) => Some(errno.raw()),
+            Unavailable::TooOld(_) | Unavailable::NotLinux => None,
+        }
+    }
+}
+
+/// The first failure of a batch that was run by [`multi`](crate::multi).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("operation {index} of the batch failed: {error}")]
+pub struct BatchError {
+    /// Position of the operation in the batch, counted from 0 through nested tuples.
+    pub index: usize,
+    /// What happened to it.
+    #[source]
+    pub error: Error,
+}
+
+impl From<BatchError> for io::Error {
+    fn from(batch: BatchError) -> io::Error {
+        io::Error::new(batch.error.kind(), batch)
+    }
+}

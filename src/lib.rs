@@ -1,0 +1,138 @@
+//! Typed I/O operations in batches, on io_uring or on an emulation that gives the same results.
+//!
+//! An operation is a plain struct that borrows its descriptor and its buffer: [`op::Read`], [`op::Accept`],
+//! [`op::Timeout`]. Any number of them make a batch, which goes to the kernel in one go and comes back with a typed
+//! result for each. Descriptors and buffers are borrowed for exactly as long as the call takes.
+//!
+//! ```
+//! use aio::op::Read;
+//! use std::fs::File;
+//!
+//! let (f, g) = (File::open("Cargo.toml")?, File::open("src/lib.rs")?);
+//! let (mut a, mut b) = ([0u8; 64], [0u8; 64]);
+//!
+//! let (n, m) = aio::multi((Read::new(&f, &mut a), Read::new(&g, &mut b)))?;
+//! assert_eq!((n, m), (64, 64));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # How to start
+//!
+//! There are three functions: [`complete`] gives every operation's own result, [`multi`] the values or the first error,
+//! [`single`] the value of one operation. The [operations](op) have builder methods for what they can do besides, and
+//! three things that all of them can: [`timeout`](op::Op::timeout), [`link`](op::Op::link),
+//! [`hard_link`](op::Op::hard_link).
+//!
+//! ```
+//! use aio::{Error, op::*};
+//! use std::{os::unix::net::UnixStream, time::Duration};
+//!
+//! let (a, b) = UnixStream::pair()?;
+//! let mut buffer = [0u8; 16];
+//! let done = aio::complete((
+//!     Recv::new(&a, &mut buffer),
+//!     Timeout::after(Duration::from_millis(1)).link(),    // when this has ended,
+//!     Send::new(&b, "hello"),                             // this starts
+//!     Recv::new(&b, &mut [0u8; 8]).timeout(Duration::from_millis(5)),
+//! ))?;
+//! assert_eq!(done.results, (Ok(5), Ok(()), Ok(5), Err(Error::TimedOut)));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! What a batch can be is listed at [`Batch`]: tuples, arrays, vectors, slices of [`Job`]s, and [`windowed`] iterators
+//! for more operations than should be in flight at once. [`Shared`] is a buffer that several operations name,
+//! [`Closing`] a descriptor that its own chain closes.
+//!
+//! # Where it ends
+//!
+//! - This is no async executor: the calling thread blocks until its batch is finished. Coroutines, in which the same
+//!   calls wait without blocking the thread, are to come in a later release.
+//! - Operations overlap with the others of their batch, not with the code around it. Threads do that; each has an
+//!   engine of its own, made at first use and kept until the thread ends.
+//! - A time limit or a [`Cancel`](op::Cancel) is a request. What the kernel, or a worker thread, is in the middle of
+//!   and cannot interrupt is waited for, and then has a result.
+//! - Nothing is async-signal-safe, except [`EventSource::notify`](op::EventSource::notify).
+//! - A child of `fork(2)` gets a new engine. It cannot wait for what its parent had in flight; see
+//!   [`SetupError::Forked`].
+//!
+//! # Engines
+//!
+//! [`Backend::IoUring`] is the kernel's own queue, from Linux 5.11 on; an opcode that a kernel lacks is done by an
+//! ordinary system call, for that operation alone. [`Backend::Epoll`] and [`Backend::Poll`] emulate it with readiness,
+//! timers and worker threads, and give the same results, which the tests check on each. Without a choice it is io_uring
+//! where that can be used, and the emulation otherwise. `AIO_BACKEND=io_uring|epoll|poll` in the environment or a
+//! [`Config`] chooses; [`Backend::probe`] tells what there is, and why not. [`stats`] counts what an engine does.
+//!
+//! # Soundness
+//!
+//! The kernel writes to memory that it was given until it says that it is done. Everything that it, or a worker, can
+//! see therefore belongs to the frame of the call (or to an allocation which that frame owns), and the call neither
+//! returns nor unwinds before the last operation has ended: user code that panics in between, in an iterator for
+//! example, has its operations cancelled and waited for first, and if they can no longer be waited for the process is
+//! aborted. No handle for an operation in flight exists that could be forgotten. Descriptors are borrowed or owned by
+//! their operations, and what arrives too late for anybody to want is closed. `docs/soundness.md` in the repository
+//! goes through it rule by rule.
+//!
+//! # Versions
+//!
+//! Rust 1.95 or newer. Raising that is not a breaking change, and is noted in the changelog.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
+
+#[allow(unsafe_code)]
+mod batch;
+mod buf;
+#[allow(unsafe_code)]
+mod complete;
+mod config;
+mod descriptor;
+#[allow(unsafe_code)]
+mod driver;
+#[allow(unsafe_code)]
+mod engine;
+mod error;
+mod link;
+#[allow(unsafe_code)]
+mod lower;
+pub mod op;
+mod probe;
+mod stats;
+#[allow(unsafe_code)]
+mod sys;
+
+pub use batch::{Batch, Done, Entry, ForEach, Job, Last, Windowed, windowed};
+pub use buf::{Buf, BufMut, Shared, SharedPart, Spare, spare};
+pub use complete::{complete, multi, single};
+pub use config::{Backend, Config};
+pub use descriptor::{Closing, Descriptor};
+pub use error::{BatchError, Errno, Error, Feature, Result, SetupCall, SetupError, Unavailable, is_canceled};
+pub use link::{Linked, Timed};
+pub use probe::{Probe, Service, Supported};
+pub use stats::{Stats, stats};
+
+mod sealed {
+    /// Keeps traits from being implemented outside the crate.
+    pub trait Sealed {}
+}
+
+/// Compiles and runs the examples of the pages that are not part of this documentation.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../docs/operations.md")]
+    struct Operations;
+    #[doc = include_str!("../docs/batches-and-links.md")]
+    struct BatchesAndLinks;
+    #[doc = include_str!("../docs/backends.md")]
+    struct Backends;
+    #[doc = include_str!("../docs/soundness.md")]
+    struct Soundness;
+    #[doc = include_str!("../docs/profiling.md")]
+    struct Profiling;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
+}

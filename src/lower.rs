@@ -1,0 +1,219 @@
+//! Between typed operations and engines: what lowering needs to know, and what raising is told.
+
+use crate::{
+    Errno, Error, Result,
+    complete::cancel_and_drain,
+    driver::slot::{Link, Slot, Waiter},
+    engine::Engine,
+    op::{RawOp, Target},
+};
+use std::{cell::Cell, mem, ptr, time::Duration};
+
+/// Takes the operations of a batch in order, and submits each chain when it is complete.
+///
+/// Chains are short as a rule, so an operation goes from its struct through its slot into the queue while all of that is
+/// still in the cache.
+pub struct Lower<'e> {
+    engine: &'e Engine,
+    waiter: *const Waiter,
+    /// How many slots the batch has.
+    expected: u32,
+    /// The calling thread does nothing but wait for this batch's only operation.
+    alone: bool,
+    /// First and last slot of the chain that is not complete; the list runs through its slots.
+    chain_head: *mut Slot,
+    chain_last: *mut Slot,
+    /// How many slots were pushed, and how many of them belong to the chain that is not complete; the others are submitted.
+    pushed: u32,
+    open: u32,
+    /// The time limit that the operation being lowered is under.
+    limit: Option<Duration>,
+    /// Chains of this batch are numbered from here on.
+    first_chain: u64,
+    /// The `Open` of this chain whose descriptor still wants a `Close`.
+    opened: *mut Slot,
+}
+
+thread_local! {
+    static CHAINS: Cell<u64> = const { Cell::new(1) };
+}
+
+/// The first of a block of chain numbers. Lowering may run user code that lowers a batch of its own, so each takes a block.
+#[inline]
+fn block_of_chains() -> u64 {
+    const BLOCK: u64 = 1 << 32;
+    CHAINS.replace(CHAINS.get() + BLOCK)
+}
+
+impl<'e> Lower<'e> {
+    /// # Safety
+    /// `waiter` waits for `expected` slots. It, and the slots that are pushed with all that their operations point to, stay in place until the waiter has
+    /// no pending slot left, or `abandon` has returned.
+    #[inline]
+    pub(crate) unsafe fn new(engine: &'e Engine, waiter: *const Waiter, expected: u32, alone: bool) -> Lower<'e> {
+        Lower {
+            engine,
+            waiter,
+            expected,
+            alone,
+            chain_head: ptr::null_mut(),
+            chain_last: ptr::null_mut(),
+            pushed: 0,
+            open: 0,
+            limit: None,
+            first_chain: block_of_chains(),
+            opened: ptr::null_mut(),
+        }
+    }
+
+    /// Whether writing to a socket whose peer is gone would raise `SIGPIPE`.
+    pub(crate) fn sigpipe_is_live(&self) -> bool {
+        self.engine.sigpipe_is_live()
+    }
+
+    /// Puts the operation being lowered under a time limit; the shortest counts.
+    pub(crate) fn limit(&mut self, limit: Duration) {
+        self.limit = Some(self.limit.map_or(limit, |other| other.min(limit)));
+    }
+
+    /// The number of the chain that the operation being lowered belongs to, unique on this thread.
+    pub(crate) fn chain(&self) -> u64 {
+        self.first_chain + u64::from(self.pushed - self.open)
+    }
+
+    /// Takes a lowered operation. `slot` must stay where it is until the operation is finished.
+    #[inline]
+    pub(crate) fn push(&mut self, slot: *mut Slot, op: RawOp, link: Link) {
+        self.pushed += 1;
+        if link == Link::None && op.is_basic() && self.chain_head.is_null() && self.limit.is_none() {
+            // SAFETY: the caller hands out memory for one slot, which nobody else uses; the rest was promised to `new`.
+            unsafe { self.engine.submit_basic(slot, op, self.waiter, self.alone) };
+        } else {
+            self.push_to_chain(slot, op, link);
+        }
+    }
+
+    fn push_to_chain(&mut self, slot: *mut Slot, op: RawOp, link: Link) {
+        self.open += 1;
+        // SAFETY: the caller hands out memory for one slot, which nobody else uses.
+        unsafe {
+            Slot::init(slot, op, link, self.waiter);
+            Slot::init_chained(slot, self.limit.take());
+        }
+        if self.chain_head.is_null() {
+            self.chain_head = slot;
+        } else {
+            // SAFETY: `chain_last` was given to an earlier call, stays in place, and is not submitted yet.
+            unsafe { (*self.chain_last).set_next(slot) };
+        }
+        self.chain_last = slot;
+        match op {
+            RawOp::Open { target: Target::Chain, .. } => self.opened = slot,
+            RawOp::Close { fd } if fd.is_opened() => self.opened = ptr::null_mut(),
+            _ => {}
+        }
+        if link == Link::None {
+            if !self.opened.is_null() {
+                self.refuse_opened();
+            }
+            let head = mem::replace(&mut self.chain_head, ptr::null_mut());
+            self.open = 0;
+            // SAFETY: a whole chain; the rest was promised to `new`.
+            unsafe { self.engine.submit(head, self.alone) };
+        }
+    }
+
+    /// A chain has ended that opens a file for itself and does not close it.
+    #[cold]
+    fn refuse_opened(&mut self) {
+        const WHY: Error =
+            Error::Invalid(&"a file opened into a Closing must be closed by a later operation of the same chain");
+        // SAFETY: the slot belongs to this list and is not published yet.
+        unsafe { (*self.opened).op = RawOp::Invalid(WHY) };
+        self.opened = ptr::null_mut();
+    }
+
+    /// After a panic: takes what will not come any more off the waiter's count, and ends what was submitted. `slots` are those
+    /// of the batch, in order.
+    #[cold]
+    pub(crate) fn abandon(&mut self, slots: &[*mut Slot]) {
+        let complete = self.pushed - self.open;
+        let submitted = &slots[..complete as usize];
+        // SAFETY: promised to `new`; these were submitted.
+        unsafe {
+            (*self.waiter).forget(self.expected - complete);
+            cancel_and_drain(self.engine, submitted, &[self.waiter]);
+        }
+    }
+}
+
+/// What an engine answered to one operation.
+pub struct Outcome<'e> {
+    result: Result<u32>,
+    slot: &'e Slot,
+    engine: &'e Engine,
+}
+
+impl Outcome<'_> {
+    /// The kernel's number: a count, a descriptor, a mask.
+    #[inline]
+    pub(crate) fn result(&self) -> Result<u32> {
+        self.result
+    }
+
+    /// A success without a value.
+    #[inline]
+    pub(crate) fn unit(&self) -> Result<()> {
+        self.result.map(drop)
+    }
+
+    /// For the `Close` of what its own chain has opened: gives that back to the engine, which closes it unless this did.
+    pub(crate) fn release_opened(&self, closed: bool) {
+        self.engine.release_opened(self.slot.opened().get(), closed);
+    }
+}
+
+/// Walks through the finished slots of a batch in order and decides what each result means.
+pub(crate) struct Raise<'e> {
+    engine: &'e Engine,
+    /// The previous operation was softly linked to the next one, and broke the chain.
+    broken: bool,
+    /// How many gave an error.
+    pub(crate) errors: usize,
+}
+
+impl<'e> Raise<'e> {
+    pub(crate) fn new(engine: &'e Engine) -> Raise<'e> {
+        Raise { engine, broken: false, errors: 0 }
+    }
+
+    /// The one place where `ECANCELED` is told apart: it means skipped after a broken soft link, timed out when the
+    /// operation's own limit had expired, and cancelled otherwise. `link` is the slot's.
+    #[inline]
+    pub(crate) fn outcome<'s>(&mut self, slot: &'s Slot, link: Link) -> Outcome<'s>
+    where
+        'e: 's,
+    {
+        let number = slot.result();
+        let result = if number >= 0 { Ok(number as u32) } else { Err(self.failure(slot, -number)) };
+        self.broken = match link {
+            Link::None => false,
+            // Consulted only if the next one says `ECANCELED`.
+            Link::Soft => result.is_err() || slot.is_broken() || slot.op.may_break_in_silence(),
+            Link::Hard => matches!(result, Err(Error::Skipped)),
+        };
+        self.errors += usize::from(result.is_err());
+        Outcome { result, slot, engine: self.engine }
+    }
+
+    #[cold]
+    fn failure(&self, slot: &Slot, errno: i32) -> Error {
+        match (errno, slot.op) {
+            (libc::ECANCELED, _) if self.broken => Error::Skipped,
+            (_, RawOp::Invalid(error)) if errno != libc::ECANCELED => error,
+            (libc::ECANCELED | libc::EINTR, _) if slot.has_expired() => Error::TimedOut,
+            (libc::ECANCELED, _) => Error::Canceled,
+            _ => Error::Os(Errno::new(errno)),
+        }
+    }
+}

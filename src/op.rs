@@ -1,0 +1,134 @@
+//! Operations: what a person may ask the kernel to do.
+//!
+//! Every operation is a plain struct that borrows (or owns) its descriptor and its buffers. Building one does nothing;
+//! [`single`](crate::single), [`multi`](crate::multi) and [`complete`](crate::complete) start it and wait for it.
+//!
+//! `use aio::op::*;` brings all of them into scope, with the trait [`Op`] that adds `.link()`, `.hard_link()` and
+//! `.timeout(…)`.
+
+mod addr;
+mod cancel;
+mod child;
+mod dir;
+mod event;
+mod file;
+mod meta;
+mod msg;
+mod nop;
+mod open;
+mod path;
+mod poll;
+mod raw;
+mod recv;
+mod send;
+mod socket;
+mod sockopt;
+mod splice;
+mod time;
+mod vectored;
+
+pub use addr::Address;
+pub use cancel::Cancel;
+pub use child::{ChildExit, Exit};
+pub use dir::{LinkAt, MkDirAt, RenameAt, RenameFlags, SymlinkAt, UnlinkAt};
+pub use event::{EventSource, Notify, WaitEvent};
+pub use file::{Advice, Fadvise, Fallocate, FallocateFlags, Fsync, Ftruncate, Read, Write};
+pub use meta::{FileType, Statx, StatxFlags, StatxMask, StatxResult, Timestamp};
+pub use msg::{Control, ControlMessage, Received, RecvMsg, SendMsg};
+pub use nop::Nop;
+pub use open::{CURRENT_DIR, Close, OpenAt, OpenFlags, OpenInto};
+pub use path::PathArg;
+pub use poll::{Poll, PollEvents};
+pub use recv::{Recv, RecvFlags, RecvFrom};
+pub use send::{Send, SendFlags, SendTo};
+pub use socket::{Accept, Accepted, Bind, Connect, Domain, Listen, Shutdown, Socket, SocketType};
+pub use sockopt::{GetSockOpt, SetSockOpt, SocketOption, option};
+pub use splice::{Splice, SpliceFlags};
+pub use time::{Clock, Timeout};
+pub use vectored::{Readv, Writev};
+
+pub(crate) use raw::{CURRENT_POSITION, CUT, Fd, RawOp, Target};
+
+use crate::{
+    Result,
+    link::{Linked, Timed},
+    sealed::Sealed,
+};
+use std::time::Duration;
+
+#[doc(hidden)]
+pub use crate::lower::{Lower, Outcome};
+
+/// One operation.
+///
+/// The trait is sealed: its implementors are the structs of [this module](self), and those structs under a
+/// [`timeout`](Op::timeout).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an operation",
+    note = "an operation that carries `.link()` or `.hard_link()` can only stand in a tuple, before the one it is linked to",
+    note = "`.timeout(…)` goes before `.link()`"
+)]
+pub trait Op: Sealed + Sized {
+    /// What the operation gives when it succeeds.
+    type Output;
+
+    /// How many entries of a queue it takes.
+    #[doc(hidden)]
+    const ENTRIES: u32 = 1;
+
+    /// Starts the next operation of the tuple when this one has succeeded, and skips it otherwise (`IOSQE_IO_LINK`).
+    ///
+    /// A short `Read`, `Write`, `Readv`, `Writev` or `Splice` counts as a failure here; a short `Recv` or `Send` does
+    /// only with the `WAITALL` flag. Every operation of the broken rest of the chain gives
+    /// [`Error::Skipped`](crate::Error::Skipped).
+    ///
+    /// The last operation of a batch cannot be linked; that does not compile:
+    ///
+    /// ```compile_fail,E0277
+    /// use aio::op::*;
+    /// aio::complete((Nop::new(), Nop::new().link()));
+    /// ```
+    fn link(self) -> Linked<Self, false> {
+        Linked::new(self)
+    }
+
+    /// Starts the next operation of the tuple when this one has ended, whatever its result (`IOSQE_IO_HARDLINK`).
+    fn hard_link(self) -> Linked<Self, true> {
+        Linked::new(self)
+    }
+
+    /// Gives up after `limit`: the operation is cancelled and gives [`Error::TimedOut`](crate::Error::TimedOut), unless
+    /// it has a result by then. The clock (`CLOCK_MONOTONIC`) starts with the operation, so in a chain it starts when
+    /// the operation's turn comes.
+    ///
+    /// A result always wins. What cannot be cancelled (a disk read that the device is working on) may take longer than
+    /// `limit` and then succeeds. A zero `limit` gives the operation one attempt. When several are nested the shortest
+    /// counts.
+    ///
+    /// ```
+    /// use aio::{Error, op::*};
+    /// use std::time::Duration;
+    ///
+    /// let (a, _b) = std::os::unix::net::UnixStream::pair()?;
+    /// let nothing = aio::single(Recv::new(&a, &mut [0u8; 16]).timeout(Duration::from_millis(5)));
+    /// assert_eq!(nothing, Err(Error::TimedOut));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    fn timeout(self, limit: Duration) -> Timed<Self> {
+        Timed::new(self, limit)
+    }
+
+    /// Describes the operation to an engine. Called once, when it no longer moves.
+    #[doc(hidden)]
+    fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp;
+
+    /// Turns the engine's answer into the output.
+    #[doc(hidden)]
+    fn raise(self, outcome: Outcome<'_>) -> Result<Self::Output>;
+}
+
+/// Builds the plain operation, or one that fails in its turn with the error found.
+#[inline]
+fn lowered(build: impl FnOnce() -> Result<RawOp>) -> RawOp {
+    build().unwrap_or_else(RawOp::Invalid)
+}

@@ -1,0 +1,71 @@
+//! Readiness.
+
+use crate::{
+    Descriptor, Result,
+    lower::{Lower, Outcome},
+    op::{Op, RawOp, lowered},
+    sealed::Sealed,
+};
+
+bitflags::bitflags! {
+    /// What a descriptor may be ready for; see `poll(2)`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct PollEvents: u16 {
+        /// There is something to read, or the end.
+        const IN = libc::POLLIN as u16;
+        /// There is something urgent to read.
+        const PRI = libc::POLLPRI as u16;
+        /// A write would not wait.
+        const OUT = libc::POLLOUT as u16;
+        /// An error; reported without being asked for.
+        const ERR = libc::POLLERR as u16;
+        /// The other side is gone; reported without being asked for.
+        const HUP = libc::POLLHUP as u16;
+        /// The peer of a stream has shut down its sending side. Linux only.
+        #[cfg(target_os = "linux")]
+        const RDHUP = libc::POLLRDHUP as u16;
+    }
+}
+
+/// Waits until a descriptor is ready: `poll(2)`, once. The output tells what for.
+///
+/// A regular file is always ready.
+///
+/// ```
+/// use aio::op::{Poll, PollEvents};
+/// use std::io::Write;
+///
+/// let (output, mut input) = std::io::pipe()?;
+/// input.write_all(b"!")?;
+/// assert_eq!(aio::single(Poll::new(&output, PollEvents::IN))?, PollEvents::IN);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// `IORING_OP_POLL_ADD`, Linux 5.1.
+#[derive(Debug)]
+pub struct Poll<D> {
+    fd: D,
+    events: PollEvents,
+}
+
+impl<D: Descriptor> Poll<D> {
+    /// Waits for any of `events`, an error, or a hang-up.
+    pub fn new(fd: D, events: PollEvents) -> Poll<D> {
+        Poll { fd, events }
+    }
+}
+
+impl<D> Sealed for Poll<D> {}
+
+impl<D: Descriptor> Op for Poll<D> {
+    type Output = PollEvents;
+
+    fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
+        lowered(|| Ok(RawOp::Poll { fd: self.fd.lower_fd(cx)?, events: self.events.bits() }))
+    }
+
+    fn raise(self, outcome: Outcome<'_>) -> Result<PollEvents> {
+        self.fd.finished();
+        outcome.result().map(|mask| PollEvents::from_bits_truncate(mask as u16))
+    }
+}

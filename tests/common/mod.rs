@@ -1,0 +1,257 @@
+//! What the tests share.
+#![allow(dead_code)]
+
+use aio::{Backend, Config};
+use std::{
+    ffi::{CString, OsString},
+    fs::File,
+    io::Write as _,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::mpsc,
+    time::Duration,
+};
+
+/// Long enough that no test waits for it to end, on however slow a machine.
+pub const NEVER: Duration = Duration::from_secs(3600);
+
+/// One way to make an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Engine {
+    pub name: &'static str,
+    pub backend: Backend,
+    pub config: Config,
+    /// io_uring as it was before 5.19, which cannot cancel by descriptor.
+    pub cancels_by_descriptor: bool,
+}
+
+fn engine(name: &'static str, backend: Backend) -> Engine {
+    Engine { name, backend, config: Config::new().backend(backend), cancels_by_descriptor: true }
+}
+
+/// The engine that `AIO_BACKEND` demands, if any. It is then made by the automatic choice, so that this is tested too.
+fn demanded() -> Option<Engine> {
+    let (name, backend) = match std::env::var("AIO_BACKEND").ok()?.as_str() {
+        "io_uring" => ("io_uring", Backend::IoUring),
+        "epoll" => ("epoll", Backend::Epoll),
+        "poll" => ("poll", Backend::Poll),
+        _ => return None,
+    };
+    Some(Engine { config: Config::new(), ..engine(name, backend) })
+}
+
+/// The backends that exist here: where io_uring is denied, the emulations alone.
+pub fn backends() -> Vec<Backend> {
+    plain_engines().iter().map(|engine| engine.backend).collect()
+}
+
+fn plain_engines() -> Vec<Engine> {
+    if let Some(engine) = demanded() {
+        return vec![engine];
+    }
+    let all = [engine("io_uring", Backend::IoUring), engine("epoll", Backend::Epoll), engine("poll", Backend::Poll)];
+    let usable: Vec<_> = all.into_iter().filter(|engine| engine.config.run(|| ()).is_ok()).collect();
+    assert!(usable.iter().any(|engine| engine.backend == Backend::Poll), "the poll emulation works everywhere");
+    usable
+}
+
+/// All backends, io_uring also as old kernels have it, and the emulations also without workers.
+pub fn engines() -> Vec<Engine> {
+    let mut all = plain_engines();
+    for plain in all.clone() {
+        if plain.backend != Backend::IoUring {
+            all.push(Engine { name: "emulation without workers", config: plain.config.max_workers(0), ..plain });
+            continue;
+        }
+        for (age, name) in [(0, "io_uring of 5.11"), (1, "io_uring of 5.19"), (2, "io_uring of 6.1")] {
+            let config = plain.config.pretend_old_kernel(age);
+            all.push(Engine { name, config, cancels_by_descriptor: age > 0, ..plain });
+        }
+        all.push(Engine { name: "io_uring with eight entries", config: plain.config.entries(8), ..plain });
+    }
+    all
+}
+
+#[track_caller]
+fn on(engine: &Engine, test: impl FnOnce()) {
+    // Shown if the test fails or hangs.
+    eprintln!("on {}", engine.name);
+    let _watchdog = watchdog(engine.name);
+    engine.config.run(test).expect("the engine was usable just now");
+}
+
+/// A lost operation would hang the test for ever; this names the test and the engine instead.
+fn watchdog(engine: &'static str) -> mpsc::Sender<()> {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    let (alive, dropped) = mpsc::channel();
+    std::thread::spawn(move || {
+        if dropped.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // Straight to the descriptor, past the harness, which keeps what is printed until the test has ended.
+            let _ = writeln!(std::io::stderr(), "{test} hangs on {engine}");
+            std::process::abort();
+        }
+    });
+    alive
+}
+
+/// Runs a test once on each backend.
+#[track_caller]
+pub fn each_backend(test: impl Fn(Backend)) {
+    for engine in plain_engines() {
+        on(&engine, || test(engine.backend));
+    }
+}
+
+/// Runs a test once on each way to make an engine.
+#[track_caller]
+pub fn each_engine(test: impl Fn(&Engine)) {
+    for engine in engines() {
+        on(&engine, || test(&engine));
+    }
+}
+
+/// Runs a test on each backend, with a configuration changed by the test.
+#[track_caller]
+pub fn each_backend_with(change: impl Fn(Config) -> Config, test: impl Fn(Backend)) {
+    for engine in plain_engines() {
+        on(&Engine { config: change(engine.config), ..engine }, || test(engine.backend));
+    }
+}
+
+/// A pipe as two descriptors: what it reads from, what it writes to.
+pub fn pipe() -> (OwnedFd, OwnedFd) {
+    let (output, input) = std::io::pipe().unwrap();
+    (output.into(), input.into())
+}
+
+/// A file without a name that holds `bytes`, open for reading and writing.
+pub fn file_with(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+/// A file that cannot be read: for operations that are to fail with `EBADF`.
+pub fn write_only() -> File {
+    let named = tempfile::NamedTempFile::new().unwrap();
+    File::options().write(true).open(named.path()).unwrap()
+}
+
+/// Makes a FIFO in a directory.
+pub fn fifo(dir: &tempfile::TempDir) -> PathBuf {
+    let path = dir.path().join("fifo");
+    let name = CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a C string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    path
+}
+
+/// Opens a FIFO for writing as soon as somebody has it open for reading, or is about to; gives up when `over` says so.
+pub fn open_writer(fifo: &Path, over: impl Fn() -> bool) -> Option<File> {
+    while !over() {
+        // Waiting in `open` would hang the test if nobody came.
+        match File::options().write(true).custom_flags(libc::O_NONBLOCK).open(fifo) {
+            Ok(file) => return Some(file),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENXIO)),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
+}
+
+/// `Err` with an error number of the system.
+pub fn os<T>(number: i32) -> aio::Result<T> {
+    Err(aio::Error::Os(aio::Errno::new(number)))
+}
+
+/// How many descriptors this process has.
+pub fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Runs `body` twice and finds descriptors that the second time has left behind. To be used in a process of its own,
+/// for other tests open and close theirs.
+#[track_caller]
+pub fn leaks_no_descriptor(body: impl Fn()) {
+    body();
+    let before = descriptors();
+    body();
+    assert_eq!(descriptors(), before, "descriptors have leaked or are missing");
+}
+
+const CHILD: &str = "AIO_TEST_CHILD";
+
+/// Runs `body` in a process of its own, in which the test `name` is the only one. `name` is that of the calling test.
+#[track_caller]
+pub fn in_own_process(name: &str, body: impl FnOnce()) {
+    variants_in_own_process(name, &[("only", &[])], |_| body());
+}
+
+/// As [`in_own_process`], once for each variant, which is a name and an environment.
+#[track_caller]
+pub fn variants_in_own_process(name: &str, variants: &[(&str, &[(&str, &str)])], body: impl FnOnce(&str)) {
+    if let Some(variant) = std::env::var_os(CHILD) {
+        let variant = variant.into_string().unwrap();
+        return body(&variant);
+    }
+    for (variant, environment) in variants {
+        let mut command = this_test(name, variant);
+        command.envs(environment.iter().copied());
+        let output = command.output().unwrap();
+        assert_passed(name, variant, &output);
+    }
+}
+
+#[track_caller]
+fn assert_passed(name: &str, variant: &str, output: &Output) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // A wrong name would run no test at all, and succeed.
+    let passed = output.status.success() && out.contains("1 passed");
+    assert!(passed, "{name} in its own process ({variant}): {}\n{out}\n{err}", output.status);
+}
+
+/// The command that runs this test binary's test `name` again. `AIO_TEST_RUNNER` names an emulator such as qemu.
+fn this_test(name: &str, variant: &str) -> Command {
+    let program = std::env::current_exe().unwrap();
+    let mut command = match std::env::var("AIO_TEST_RUNNER") {
+        Ok(runner) => {
+            let mut words = runner.split_whitespace().map(OsString::from);
+            let mut command = Command::new(words.next().unwrap());
+            command.args(words).arg(program);
+            command
+        }
+        Err(_) => Command::new(program),
+    };
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, variant);
+    command
+}
+
+/// What `fork` needs: runs `child` in a forked process, which ends with it; gives its exit code, or 128 and more if a
+/// signal ended it. A panic in it is code 101.
+pub fn fork(child: impl FnOnce()) -> Forked {
+    // SAFETY: the child runs only the closure, which the tests keep to what works in a forked process of few threads.
+    match unsafe { libc::fork() } {
+        0 => {
+            let code = if catch_unwind(AssertUnwindSafe(child)).is_ok() { 0 } else { 101 };
+            // SAFETY: ends the process without running what belongs to the parent, such as the test harness.
+            unsafe { libc::_exit(code) }
+        }
+        pid if pid > 0 => Forked(pid),
+        _ => panic!("fork: {}", std::io::Error::last_os_error()),
+    }
+}
+
+pub struct Forked(libc::pid_t);
+
+impl Forked {
+    pub fn wait(self) -> i32 {
+        let mut status = 0;
+        // SAFETY: the status is a local.
+        while unsafe { libc::waitpid(self.0, &mut status, 0) } < 0 {
+            assert_eq!(std::io::Error::last_os_error().kind(), std::io::ErrorKind::Interrupted);
+        }
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+    }
+}
