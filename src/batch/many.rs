@@ -88,6 +88,7 @@ fn run_slice<L: Last>(
     Ok(())
 }
 
+#[inline]
 fn raise_array<L: Last, const N: usize>(
     entries: [L; N],
     slots: &[MaybeUninit<L::Slots>],
@@ -95,14 +96,19 @@ fn raise_array<L: Last, const N: usize>(
 ) -> Done<[L::Results; N]> {
     let mut cx = Raising(Raise::new(engine));
     let entries = ManuallyDrop::new(entries);
-    let mut results = [const { MaybeUninit::<L::Results>::uninit() }; N];
-    for (i, result) in results.iter_mut().enumerate() {
-        // SAFETY: each entry is read once, and not dropped where it was. If raising one panics the others leak. The slots
-        // were lowered and finished by `run_slice`, one for each entry.
-        result.write(unsafe { ptr::read(&entries[i]).raise_from(&slots[i], &mut cx) });
+    let mut done = MaybeUninit::<Done<[L::Results; N]>>::uninit();
+    let place = done.as_mut_ptr();
+    assert_eq!(slots.len(), N, "a slot for each entry");
+    // SAFETY: each entry is read once, and not dropped where it was; if raising one panics the others leak. The slots were
+    // lowered and finished by `run_slice`, one for each entry. Each result is written once, so `done` is whole at the end.
+    unsafe {
+        let results = (&raw mut (*place).results).cast::<L::Results>();
+        for (i, slots) in slots.iter().enumerate() {
+            results.add(i).write(ptr::read(&entries[i]).raise_from(slots, &mut cx));
+        }
+        (&raw mut (*place).errors).write(cx.0.errors);
+        done.assume_init()
     }
-    // SAFETY: all are written.
-    Done { results: unsafe { mem::transmute_copy(&results) }, errors: cx.0.errors }
 }
 
 /// An operation (or tuple) and its result in one place that the caller keeps, so that a batch of any size needs no
