@@ -51,8 +51,11 @@ pub trait Entry: Sealed + Sized {
     #[doc(hidden)]
     fn lower_into(&mut self, slots: &mut MaybeUninit<Self::Slots>, cx: &mut Lower<'_>);
     /// The addresses of the slots, in order.
+    ///
+    /// # Safety
+    /// `slots` points to memory for them.
     #[doc(hidden)]
-    fn locate(slots: *mut MaybeUninit<Self::Slots>, found: &mut Vec<*mut Slot>);
+    unsafe fn locate(slots: *mut MaybeUninit<Self::Slots>, found: &mut Vec<*mut Slot>);
     /// # Safety
     /// `slots` was initialised by `lower_into`, and all of them are finished.
     #[doc(hidden)]
@@ -119,7 +122,7 @@ impl<O: Op> Entry for O {
         cx.push(slots.as_mut_ptr(), raw, Link::None);
     }
 
-    fn locate(slots: *mut MaybeUninit<Slot>, found: &mut Vec<*mut Slot>) {
+    unsafe fn locate(slots: *mut MaybeUninit<Slot>, found: &mut Vec<*mut Slot>) {
         found.push(slots.cast());
     }
 
@@ -155,7 +158,7 @@ impl<O: Op, const HARD: bool> Entry for Linked<O, HARD> {
         cx.push(slots.as_mut_ptr(), raw, Self::LINK);
     }
 
-    fn locate(slots: *mut MaybeUninit<Slot>, found: &mut Vec<*mut Slot>) {
+    unsafe fn locate(slots: *mut MaybeUninit<Slot>, found: &mut Vec<*mut Slot>) {
         found.push(slots.cast());
     }
 
@@ -219,9 +222,13 @@ impl<L: Last> Batch for L {
 }
 
 /// The addresses of the slots of `count` entries, in order.
-fn located<L: Entry>(slots: *mut MaybeUninit<L::Slots>, count: usize) -> Vec<*mut Slot> {
+///
+/// # Safety
+/// `slots` points to memory for so many.
+unsafe fn located<L: Entry>(slots: *mut MaybeUninit<L::Slots>, count: usize) -> Vec<*mut Slot> {
     let mut found = Vec::with_capacity(count * L::LEN as usize);
-    (0..count).for_each(|i| L::locate(slots.wrapping_add(i), &mut found));
+    // SAFETY: promised by the caller.
+    (0..count).for_each(|i| unsafe { L::locate(slots.add(i), &mut found) });
     found
 }
 

@@ -1,4 +1,5 @@
 //! Buffers: what may be read into and written from.
+#![allow(unsafe_code)]
 
 use crate::{Error, Result};
 use std::{
@@ -59,8 +60,11 @@ pub trait BufMut: seal::Sealed {
     #[doc(hidden)]
     fn parts_mut(&mut self) -> Result<(*mut u8, u32)>;
     /// The operation has put `len` bytes into the buffer.
+    ///
+    /// # Safety
+    /// That is so, and it is not more than `parts_mut` gave.
     #[doc(hidden)]
-    fn filled(self, len: usize) -> Self::Output;
+    unsafe fn filled(self, len: usize) -> Self::Output;
 }
 
 /// Bytes that an operation takes.
@@ -92,7 +96,7 @@ impl BufMut for &mut [u8] {
         Ok((self.as_mut_ptr(), checked_len(self.len())?))
     }
 
-    fn filled(self, len: usize) -> usize {
+    unsafe fn filled(self, len: usize) -> usize {
         len
     }
 }
@@ -106,7 +110,7 @@ impl<const N: usize> BufMut for &mut [u8; N] {
         Ok((self.as_mut_ptr(), checked_len(N)?))
     }
 
-    fn filled(self, len: usize) -> usize {
+    unsafe fn filled(self, len: usize) -> usize {
         len
     }
 }
@@ -120,10 +124,9 @@ impl<'b> BufMut for &'b mut [MaybeUninit<u8>] {
         Ok((self.as_mut_ptr().cast(), checked_len(self.len())?))
     }
 
-    #[allow(unsafe_code)]
-    fn filled(self, len: usize) -> Self::Output {
+    unsafe fn filled(self, len: usize) -> Self::Output {
         let (filled, rest) = self.split_at_mut(len);
-        // SAFETY: the kernel has written the first `len` bytes.
+        // SAFETY: the first `len` bytes were written, as the caller promises.
         (unsafe { slice::from_raw_parts_mut(filled.as_mut_ptr().cast(), len) }, rest)
     }
 }
@@ -160,9 +163,8 @@ impl BufMut for Spare<'_> {
         Ok((spare.as_mut_ptr().cast(), len as u32))
     }
 
-    #[allow(unsafe_code)]
-    fn filled(self, len: usize) -> usize {
-        // SAFETY: the kernel has written `len` bytes to the spare capacity.
+    unsafe fn filled(self, len: usize) -> usize {
+        // SAFETY: `len` bytes of the spare capacity were written, as the caller promises.
         unsafe { self.0.set_len(self.0.len() + len) };
         len
     }
@@ -189,7 +191,7 @@ macro_rules! owned {
                 Ok((self.as_mut_ptr(), not_empty(self.len())?))
             }
 
-            fn filled(self, len: usize) -> (usize, $owner) {
+            unsafe fn filled(self, len: usize) -> (usize, $owner) {
                 (len, self)
             }
         }
@@ -343,7 +345,7 @@ macro_rules! shared {
                 Ok((self.start, checked_len(self.len)?))
             }
 
-            fn filled(self, len: usize) -> usize {
+            unsafe fn filled(self, len: usize) -> usize {
                 len
             }
         }

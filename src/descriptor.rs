@@ -1,4 +1,5 @@
 //! What an operation may work on: anything with a descriptor, or one that is closed in the same chain.
+#![allow(unsafe_code)]
 
 use crate::{
     Error, Result,
@@ -8,7 +9,7 @@ use crate::{
 use std::{
     cell::Cell,
     fmt,
-    os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
 };
 
 mod seal {
@@ -29,15 +30,17 @@ pub trait Descriptor: seal::Sealed {
     fn lower_fd(&self, cx: &mut Lower<'_>) -> Result<Fd>;
     /// Called once for each call of `lower_fd`, when the operation is finished.
     #[doc(hidden)]
-    fn finished(&self) {}
+    fn finished(&self, _outcome: &Outcome<'_>) {}
 }
 
 impl<T: AsFd> seal::Sealed for T {}
 
 impl<T: AsFd> Descriptor for T {
     #[inline]
-    fn lower_fd(&self, _cx: &mut Lower<'_>) -> Result<Fd> {
-        Ok(Fd::new(self.as_fd().as_raw_fd()))
+    fn lower_fd(&self, cx: &mut Lower<'_>) -> Result<Fd> {
+        let number = self.as_fd().as_raw_fd();
+        cx.check_alive();
+        Ok(Fd::new(number))
     }
 }
 
@@ -51,11 +54,13 @@ pub trait Closable: seal_closable::Sealed {
     type Held;
     #[doc(hidden)]
     fn hold(self) -> Self::Held;
+    /// Gives up the ownership of the descriptor. From here on it belongs to the operation in its slot, which closes it even
+    /// if nobody ever looks at the result.
     #[doc(hidden)]
-    fn lower_close(held: &Self::Held, cx: &mut Lower<'_>) -> Result<Fd>;
-    /// `closed` is false if the operation never ran.
+    fn lower_close(held: &mut Self::Held, cx: &mut Lower<'_>) -> Result<Fd>;
+    /// The operation has ended that `lower_close` was called for; it has closed the descriptor, or never ran.
     #[doc(hidden)]
-    fn raise_close(held: Self::Held, closed: bool, outcome: &Outcome<'_>);
+    fn raise_close(held: Self::Held, fd: Fd, closed: bool, outcome: &Outcome<'_>);
 }
 
 mod seal_closable {
@@ -65,22 +70,28 @@ mod seal_closable {
 impl<T: Into<OwnedFd>> seal_closable::Sealed for T {}
 
 impl<T: Into<OwnedFd>> Closable for T {
-    type Held = OwnedFd;
+    type Held = Option<OwnedFd>;
 
-    fn hold(self) -> OwnedFd {
-        self.into()
+    fn hold(self) -> Option<OwnedFd> {
+        Some(self.into())
     }
 
-    fn lower_close(held: &OwnedFd, _cx: &mut Lower<'_>) -> Result<Fd> {
-        Ok(Fd::new(held.as_raw_fd()))
+    fn lower_close(held: &mut Option<OwnedFd>, _cx: &mut Lower<'_>) -> Result<Fd> {
+        let fd = held.take().ok_or(Error::Invalid(&"the descriptor was given to an earlier run of this operation"))?;
+        Ok(Fd::new(fd.into_raw_fd()))
     }
 
-    fn raise_close(held: OwnedFd, closed: bool, _outcome: &Outcome<'_>) {
-        if closed {
-            // The number may belong to another file already.
-            let _ = held.into_raw_fd();
+    fn raise_close(_held: Option<OwnedFd>, fd: Fd, closed: bool, _outcome: &Outcome<'_>) {
+        if !closed {
+            drop(owned(fd));
         }
     }
+}
+
+/// Takes back what `lower_close` gave up.
+fn owned(fd: Fd) -> OwnedFd {
+    // SAFETY: the number was an `OwnedFd`'s, and the operation that it was given up for has not run.
+    unsafe { OwnedFd::from_raw_fd(fd.number()) }
 }
 
 /// A descriptor that several operations of one chain work on, and the last one closes.
@@ -136,8 +147,8 @@ enum State {
     Open(i32),
     /// Holds none yet.
     Awaiting,
-    /// The chain with this number opens it.
-    Opening(u64),
+    /// A chain opens it.
+    Opening,
     /// Its `Close` was seen.
     Closing,
     Closed,
@@ -173,10 +184,11 @@ impl Closing {
     }
 
     /// For `open_into`: the chain being lowered opens it.
-    pub(crate) fn begin_opening(&self, cx: &Lower<'_>) -> Result<()> {
+    pub(crate) fn begin_opening(&self, cx: &mut Lower<'_>) -> Result<()> {
         match self.state.get() {
             State::Awaiting | State::Closed => {
-                self.state.set(State::Opening(cx.chain()));
+                cx.open_for(self)?;
+                self.state.set(State::Opening);
                 Ok(())
             }
             _ => Err(Error::Invalid(&"a Closing can be opened into only while it holds no descriptor")),
@@ -185,9 +197,9 @@ impl Closing {
 }
 
 impl Closing {
-    /// The `open_into` that began it was refused, so that it can begin again.
-    pub(crate) fn opening_refused(&self) {
-        if let State::Opening(_) = self.state.get() {
+    /// The `open_into` that began it gave no descriptor, so that another can begin.
+    pub(crate) fn opening_failed(&self) {
+        if self.state.get() == State::Opening {
             self.state.set(State::Awaiting);
         }
     }
@@ -201,13 +213,13 @@ impl Descriptor for &Closing {
         self.note_user(cx);
         match self.state.get() {
             State::Open(number) => Ok(Fd::new(number)),
-            State::Opening(chain) if chain == cx.chain() => Ok(Fd::OPENED),
+            State::Opening if cx.opens_for(self) => Ok(Fd::OPENED),
             State::Closing => Err(Error::Invalid(&"an operation names a Closing after its Close")),
             _ => Err(Error::Invalid(&"the Closing holds no descriptor: open into it earlier in the same chain")),
         }
     }
 
-    fn finished(&self) {
+    fn finished(&self, _outcome: &Outcome<'_>) {
         self.users.set(self.users.get() - 1);
     }
 }
@@ -221,40 +233,32 @@ impl<'c> Closable for &'c Closing {
         self
     }
 
-    fn lower_close(held: &&'c Closing, cx: &mut Lower<'_>) -> Result<Fd> {
-        let fd = match held.state.get() {
-            State::Open(number) => Fd::new(number),
-            State::Opening(chain) if chain == cx.chain() => Fd::OPENED,
-            _ => return Err(Error::Invalid(&"the Closing holds no descriptor that could be closed")),
+    fn lower_close(held: &mut &'c Closing, cx: &mut Lower<'_>) -> Result<Fd> {
+        let holds = match held.state.get() {
+            State::Open(_) => true,
+            State::Opening => cx.opens_for(held),
+            _ => false,
         };
+        if !holds {
+            return Err(Error::Invalid(&"the Closing holds no descriptor that could be closed"));
+        }
         if held.users.get() > 0 && held.chain.get() != cx.chain() {
             return Err(Error::Invalid(
                 &"every operation that names a Closing must be linked, directly or through others, to its Close",
             ));
         }
         held.state.set(State::Closing);
-        Ok(fd)
+        Ok(held.fd.take().map_or(Fd::OPENED, |fd| Fd::new(fd.into_raw_fd())))
     }
 
-    fn raise_close(held: &'c Closing, closed: bool, outcome: &Outcome<'_>) {
-        if held.state.get() != State::Closing {
-            return;
+    fn raise_close(held: &'c Closing, fd: Fd, closed: bool, outcome: &Outcome<'_>) {
+        held.state.set(State::Closed);
+        if fd.is_opened() {
+            outcome.release_opened(closed);
+        } else if !closed {
+            held.fd.set(Some(owned(fd)));
+            held.state.set(State::Open(fd.number()));
         }
-        held.state.set(match held.fd.take() {
-            Some(fd) if closed => {
-                let _ = fd.into_raw_fd();
-                State::Closed
-            }
-            Some(fd) => {
-                let number = fd.as_raw_fd();
-                held.fd.set(Some(fd));
-                State::Open(number)
-            }
-            None => {
-                outcome.release_opened(closed);
-                State::Closed
-            }
-        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Between typed operations and engines: what lowering needs to know, and what raising is told.
 
 use crate::{
-    Errno, Error, Result,
+    Closing, Errno, Error, Result,
     complete::cancel_and_drain,
     driver::slot::{Link, Slot, Waiter},
     engine::Engine,
@@ -32,6 +32,8 @@ pub struct Lower<'e> {
     first_chain: u64,
     /// The `Open` of this chain whose descriptor still wants a `Close`.
     opened: *mut Slot,
+    /// The `Closing` that this chain opens into. There can be one only, for the operations name it as "the opened one".
+    opens_for: *const Closing,
 }
 
 thread_local! {
@@ -40,9 +42,8 @@ thread_local! {
 
 /// The first of a block of chain numbers. Lowering may run user code that lowers a batch of its own, so each takes a block.
 #[inline]
-fn block_of_chains() -> u64 {
-    const BLOCK: u64 = 1 << 32;
-    CHAINS.replace(CHAINS.get() + BLOCK)
+fn block_of_chains(most: u32) -> u64 {
+    CHAINS.replace(CHAINS.get() + u64::from(most) + 1)
 }
 
 impl<'e> Lower<'e> {
@@ -61,8 +62,9 @@ impl<'e> Lower<'e> {
             pushed: 0,
             open: 0,
             limit: None,
-            first_chain: block_of_chains(),
+            first_chain: block_of_chains(expected),
             opened: ptr::null_mut(),
+            opens_for: ptr::null(),
         }
     }
 
@@ -81,11 +83,35 @@ impl<'e> Lower<'e> {
         self.first_chain + u64::from(self.pushed - self.open)
     }
 
+    /// Called after user code. If that has forked, this may be the child, whose part of the batch is the parent's: there is
+    /// nothing to go on with, and no way back through a batch that is half submitted.
+    #[inline]
+    pub(crate) fn check_alive(&self) {
+        if !self.engine.is_alive() {
+            forked();
+        }
+    }
+
+    /// Notes that the chain being lowered opens into `closing`.
+    pub(crate) fn open_for(&mut self, closing: &Closing) -> Result<()> {
+        if !self.opens_for.is_null() {
+            return Err(Error::Invalid(&"a chain can open one Closing only; use one chain for each"));
+        }
+        self.opens_for = closing;
+        Ok(())
+    }
+
+    /// Whether the chain being lowered opens into `closing`.
+    pub(crate) fn opens_for(&self, closing: &Closing) -> bool {
+        ptr::eq(self.opens_for, closing)
+    }
+
     /// Takes a lowered operation. `slot` must stay where it is until the operation is finished.
     #[inline]
     pub(crate) fn push(&mut self, slot: *mut Slot, op: RawOp, link: Link) {
         self.pushed += 1;
-        if link == Link::None && op.is_basic() && self.chain_head.is_null() && self.limit.is_none() {
+        let alone = link == Link::None && self.chain_head.is_null() && self.limit.is_none();
+        if alone && op.is_basic() && !op.names_opened() {
             // SAFETY: the caller hands out memory for one slot, which nobody else uses; the rest was promised to `new`.
             unsafe { self.engine.submit_basic(slot, op, self.waiter, self.alone) };
         } else {
@@ -118,6 +144,7 @@ impl<'e> Lower<'e> {
             }
             let head = mem::replace(&mut self.chain_head, ptr::null_mut());
             self.open = 0;
+            self.opens_for = ptr::null();
             // SAFETY: a whole chain; the rest was promised to `new`.
             unsafe { self.engine.submit(head, self.alone) };
         }
@@ -133,18 +160,54 @@ impl<'e> Lower<'e> {
         self.opened = ptr::null_mut();
     }
 
-    /// After a panic: takes what will not come any more off the waiter's count, and ends what was submitted. `slots` are those
-    /// of the batch, in order.
+    /// After a panic: takes what will not come any more off the waiter's count, ends what was submitted, and closes the
+    /// descriptors that nobody will ask for now. `slots` are those of the batch, in order.
     #[cold]
     pub(crate) fn abandon(&mut self, slots: &[*mut Slot]) {
-        let complete = self.pushed - self.open;
-        let submitted = &slots[..complete as usize];
-        // SAFETY: promised to `new`; these were submitted.
+        let (pushed, complete) = (self.pushed as usize, (self.pushed - self.open) as usize);
+        let mut raise = Raise::new(self.engine);
+        // SAFETY: promised to `new`; these were submitted, and none is in flight after the drain.
         unsafe {
-            (*self.waiter).forget(self.expected - complete);
-            cancel_and_drain(self.engine, submitted, &[self.waiter]);
+            (*self.waiter).forget(self.expected - complete as u32);
+            cancel_and_drain(self.engine, &slots[..complete], &[self.waiter]);
+            for &slot in &slots[..complete] {
+                let slot = &*slot;
+                let result = raise.outcome(slot, slot.link()).result();
+                match slot.op {
+                    RawOp::Close { fd } if fd.is_opened() => {
+                        self.engine.release_opened(slot.opened().get(), result != Err(Error::Skipped));
+                    }
+                    RawOp::Close { fd } if result == Err(Error::Skipped) => close(fd.number()),
+                    RawOp::Open { target: Target::Table, .. } | RawOp::Socket { .. } | RawOp::Accept { .. } => {
+                        if let Ok(number) = result {
+                            close(number as i32);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            for &slot in &slots[complete..pushed] {
+                if let RawOp::Close { fd } = (*slot).op
+                    && !fd.is_opened()
+                {
+                    close(fd.number());
+                }
+            }
         }
     }
+}
+
+#[cold]
+fn forked() -> ! {
+    eprintln!("aio: an AsFd forked the process in the middle of a batch; the child cannot go on, aborting it");
+    std::process::abort();
+}
+
+/// # Safety
+/// The descriptor belongs to an operation whose result nobody will see.
+unsafe fn close(number: i32) {
+    // SAFETY: promised by the caller.
+    unsafe { libc::close(number) };
 }
 
 /// What an engine answered to one operation.

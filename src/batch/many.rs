@@ -84,8 +84,16 @@ fn run_slice<L: Last>(
         }
     };
     // SAFETY: entries and slots are exclusively borrowed until this returns, so they neither move nor change.
-    unsafe { run_to_end(engine, count as u32 * L::LEN, || located::<L>(places, count), lower) };
+    unsafe { run_to_end(engine, slot_count::<L>(count), || located::<L>(places, count), lower) };
     Ok(())
+}
+
+/// How many slots so many entries have.
+///
+/// # Panics
+/// If they are 2³² or more: they would not fit into any memory.
+fn slot_count<L: Last>(entries: usize) -> u32 {
+    u32::try_from(entries).ok().and_then(|entries| entries.checked_mul(L::LEN)).expect("fewer than 2^32 operations")
 }
 
 #[inline]
@@ -131,6 +139,8 @@ fn raise_array<L: Last, const N: usize>(
 /// ```
 pub struct Job<L: Last> {
     state: State<L>,
+    /// Its operations were given to an engine, and their results were not taken: after a panic they never are.
+    running: bool,
     slots: MaybeUninit<L::Slots>,
 }
 
@@ -143,12 +153,12 @@ enum State<L: Last> {
 impl<L: Last> Job<L> {
     /// A job that is ready to run.
     pub fn new(entry: L) -> Job<L> {
-        Job { state: State::Ready(entry), slots: MaybeUninit::uninit() }
+        Job { state: State::Ready(entry), running: false, slots: MaybeUninit::uninit() }
     }
 
     /// Makes the job ready again, with another operation. An unread result is dropped.
     pub fn set(&mut self, entry: L) {
-        self.state = State::Ready(entry);
+        (self.state, self.running) = (State::Ready(entry), false);
     }
 
     /// The result, if the job has run and nobody has taken it yet.
@@ -164,7 +174,7 @@ impl<L: Last> Job<L> {
 
     /// Whether the job is still to be run. A batch skips those that are not.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready(_))
+        matches!(self.state, State::Ready(_)) && !self.running
     }
 }
 
@@ -182,13 +192,14 @@ impl<L: Last> Batch for &mut [Job<L>] {
             return Err(SetupError::EmptyBatch);
         }
         engine.check_chain(L::CHAINS.longest())?;
+        let expected = slot_count::<L>(ready);
         let (jobs, len) = (self.as_mut_ptr(), self.len());
         let slots = || {
             let mut found = Vec::new();
             for i in 0..len {
-                // SAFETY: within the slice; operations that are lowered stay `Ready` until they are raised.
+                // SAFETY: within the slice, which is exclusively borrowed; only addresses of slots are taken.
                 unsafe {
-                    if (*jobs.add(i)).is_ready() {
+                    if (*jobs.add(i)).running {
                         L::locate(&raw mut (*jobs.add(i)).slots, &mut found);
                     }
                 }
@@ -199,18 +210,20 @@ impl<L: Last> Batch for &mut [Job<L>] {
             for i in 0..len {
                 // SAFETY: within the slice, which is exclusively borrowed.
                 let job = unsafe { &mut *jobs.add(i) };
-                if let State::Ready(entry) = &mut job.state {
+                if let (State::Ready(entry), false) = (&mut job.state, job.running) {
+                    job.running = true;
                     entry.lower_into(&mut job.slots, cx);
                 }
             }
         };
         // SAFETY: the jobs are exclusively borrowed, so they neither move nor change until this returns.
-        unsafe { run_to_end(engine, ready as u32 * L::LEN, slots, lower) };
+        unsafe { run_to_end(engine, expected, slots, lower) };
         let mut cx = Raising(Raise::new(engine));
-        for job in self.iter_mut().filter(|job| job.is_ready()) {
-            let State::Ready(entry) = mem::replace(&mut job.state, State::Empty) else { unreachable!() };
+        for job in self.iter_mut().filter(|job| job.running) {
+            let State::Ready(entry) = mem::replace(&mut job.state, State::Empty) else { continue };
             // SAFETY: lowered above, and finished.
             job.state = State::Done(unsafe { entry.raise_from(&job.slots, &mut cx) });
+            job.running = false;
         }
         Ok(Done { results: (), errors: cx.0.errors })
     }

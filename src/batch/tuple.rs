@@ -27,9 +27,9 @@ macro_rules! tuple {
                 self.$end.lower_into(&mut slots.$end, cx);
             }
 
-            fn locate(slots: *mut MaybeUninit<Self::Slots>, found: &mut Vec<*mut Slot>) {
+            unsafe fn locate(slots: *mut MaybeUninit<Self::Slots>, found: &mut Vec<*mut Slot>) {
                 let slots: *mut Self::Slots = slots.cast();
-                // SAFETY: only addresses are taken, within the place that the caller has for the slots.
+                // SAFETY: only addresses are taken, within the memory that the caller promises.
                 unsafe {
                     $($head::locate(&raw mut (*slots).$at, found);)*
                     $last::locate(&raw mut (*slots).$end, found);

@@ -219,10 +219,11 @@ impl<L: Last> Window<'_, L> {
         let mut count = 0;
         loop {
             while let Some(&at) = self.free.last() {
-                let Some(entry) = iterator.next() else { break };
+                let entry = iterator.next();
                 if !self.engine.is_alive() {
                     return Err(SetupError::Forked);
                 }
+                let Some(entry) = entry else { break };
                 self.start(at, count, entry);
                 count += 1;
             }

@@ -114,6 +114,10 @@ unsafe fn socket(op: &RawOp) -> i32 {
 
 /// The ready mask, or `-EAGAIN`. A descriptor that is not open is an error here, as it is for a ring.
 fn poll(fd: RawFd, events: u16) -> i32 {
+    // `poll(2)` passes over negative numbers, which some stand for a directory.
+    if fd < 0 {
+        return -libc::EBADF;
+    }
     match sys::poll_one(fd, events, 0) {
         0 => -libc::EAGAIN,
         mask if mask > 0 && mask & i32::from(libc::POLLNVAL) != 0 => -libc::EBADF,

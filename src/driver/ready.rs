@@ -210,6 +210,9 @@ impl Ready {
         unsafe {
             let op = (*slot).op;
             let Some((fd, events)) = op.readiness() else { unreachable!("only what has readiness is parked") };
+            if fd.number() < 0 {
+                return self.settle(slot, -libc::EBADF);
+            }
             (*slot).set_state(State::Parked);
             let interest = self.parked.add(fd.number(), slot, events);
             let failed = self.selector.arm(fd.number(), interest);

@@ -436,7 +436,9 @@ impl Uring {
     /// # Safety
     /// As [`Driver::cancel`](super::Driver::cancel).
     pub(crate) unsafe fn cancel(&mut self, slot: *mut Slot) {
-        // SAFETY: promised by the caller.
+        // Making room may take completions, that of this very slot among them. So it comes first.
+        self.reserve(1);
+        // SAFETY: the caller promises that the slot is in place; nothing below takes completions.
         unsafe {
             match (*slot).state() {
                 State::Sleeping => {
@@ -446,7 +448,6 @@ impl Uring {
                 }
                 state @ (State::Ring | State::Parked) if (*slot).may_cancel() => {
                     (*slot).set_cancelled();
-                    self.reserve(1);
                     let role = if state == State::Ring { Role::Operation } else { Role::Readiness };
                     let target = slot.expose_provenance() as u64 | role as u64;
                     self.push(slot, encode::cancel(target), Flags::empty(), Role::Cancel);

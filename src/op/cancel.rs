@@ -48,7 +48,7 @@ impl<D: Descriptor> Op for Cancel<D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<u32> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.result().map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => {
                 Error::Unsupported(&"cancelling by descriptor needs Linux 5.19 with io_uring, or the epoll backend")

@@ -88,8 +88,8 @@ impl<D: Descriptor, E: Descriptor> Op for RenameAt<'_, D, E> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.from_dir.finished();
-        self.to_dir.finished();
+        self.from_dir.finished(&outcome);
+        self.to_dir.finished(&outcome);
         outcome.unit()
     }
 }
@@ -159,8 +159,8 @@ impl<D: Descriptor, E: Descriptor> Op for LinkAt<'_, D, E> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.from_dir.finished();
-        self.to_dir.finished();
+        self.from_dir.finished(&outcome);
+        self.to_dir.finished(&outcome);
         outcome.unit()
     }
 }
@@ -291,7 +291,7 @@ macro_rules! unit {
             }
 
             fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-                self.dir.finished();
+                self.dir.finished(&outcome);
                 outcome.unit()
             }
         }

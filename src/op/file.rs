@@ -1,4 +1,5 @@
 //! Operations on open files: read, write, and what concerns their storage.
+#![allow(unsafe_code)]
 
 use crate::{
     Buf, BufMut, Descriptor, Result,
@@ -70,9 +71,10 @@ impl<D: Descriptor, B: BufMut> Op for Read<D, B> {
 
     #[inline]
     fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         let len = outcome.result()?;
-        Ok(self.buf.filled(len as usize))
+        // SAFETY: the result of a read is how much of the buffer was written.
+        Ok(unsafe { self.buf.filled(len as usize) })
     }
 }
 
@@ -140,7 +142,7 @@ impl<D: Descriptor, B: Buf> Op for Write<D, B> {
 
     #[inline]
     fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         let len = outcome.result()?;
         Ok(self.buf.taken(len as usize))
     }
@@ -316,7 +318,7 @@ macro_rules! unit {
             }
 
             fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-                self.fd.finished();
+                self.fd.finished(&outcome);
                 outcome.unit()
             }
         }

@@ -149,7 +149,7 @@ impl<D: Descriptor> Op for Statx<'_, D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<StatxResult> {
-        self.dir.finished();
+        self.dir.finished(&outcome);
         outcome.unit()?;
         // SAFETY: zeroed from the start, which is a valid value of a structure of numbers, and filled by the kernel.
         Ok(StatxResult(unsafe { self.out.assume_init() }))

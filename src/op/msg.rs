@@ -331,7 +331,7 @@ impl<D: Descriptor> Op for RecvMsg<'_, '_, D> {
     }
 
     fn raise(mut self, outcome: Outcome<'_>) -> Result<Received> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         // Before anything can fail, so that no descriptor is lost.
         let control = take_messages(self.control);
         let len = outcome.result()? as usize;
@@ -422,7 +422,7 @@ impl<D: Descriptor> Op for SendMsg<'_, D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         Ok(outcome.result()? as usize)
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     Closing, Descriptor, Error, Result,
     descriptor::Closable,
     lower::{Lower, Outcome},
-    op::{Op, PathArg, RawOp, Target, lowered},
+    op::{Fd, Op, PathArg, RawOp, Target, lowered},
     sealed::Sealed,
 };
 use std::{
@@ -152,7 +152,7 @@ impl<D: Descriptor> Op for OpenAt<'_, D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<OwnedFd> {
-        self.dir.finished();
+        self.dir.finished(&outcome);
         outcome.result().map(owned)
     }
 }
@@ -178,10 +178,10 @@ impl<D: Descriptor> Op for OpenInto<'_, '_, D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.open.dir.finished();
+        self.open.dir.finished(&outcome);
         let result = outcome.unit();
-        if let Err(Error::Invalid(_)) = result {
-            self.closing.opening_refused();
+        if result.is_err() {
+            self.closing.opening_failed();
         }
         result
     }
@@ -203,12 +203,14 @@ impl<D: Descriptor> Op for OpenInto<'_, '_, D> {
 /// `IORING_OP_CLOSE`, Linux 5.6.
 pub struct Close<C: Closable> {
     held: C::Held,
+    /// What the running operation owns.
+    given: Option<Fd>,
 }
 
 impl<C: Closable> Close<C> {
     /// Takes what owns the descriptor.
     pub fn new(target: C) -> Close<C> {
-        Close { held: target.hold() }
+        Close { held: target.hold(), given: None }
     }
 }
 
@@ -224,14 +226,20 @@ impl<C: Closable> Op for Close<C> {
     type Output = ();
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
-        lowered(|| Ok(RawOp::Close { fd: C::lower_close(&self.held, cx)? }))
+        lowered(|| {
+            let fd = C::lower_close(&mut self.held, cx)?;
+            self.given = Some(fd);
+            Ok(RawOp::Close { fd })
+        })
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
         let result = outcome.unit();
-        // `EBADF` is what a chain's `Close` gets whose `OpenAt` failed: there is nothing to close.
-        let closed = !matches!(result, Err(Error::Skipped | Error::Canceled | Error::Invalid(_) | Error::TimedOut));
-        C::raise_close(self.held, closed, &outcome);
+        if let Some(fd) = self.given {
+            // An operation that was skipped never ran. After any other error the number may belong to another file already;
+            // `EBADF` is what a chain's `Close` gets whose `OpenAt` failed.
+            C::raise_close(self.held, fd, result != Err(Error::Skipped), &outcome);
+        }
         result
     }
 }

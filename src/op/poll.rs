@@ -65,7 +65,7 @@ impl<D: Descriptor> Op for Poll<D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<PollEvents> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.result().map(|mask| PollEvents::from_bits_truncate(mask as u16))
     }
 }

@@ -68,7 +68,8 @@ impl<B: BufMut> Target<B> {
     /// With `MSG_TRUNC` the kernel's number may be more than the buffer holds.
     #[inline]
     fn filled(self, result: u32) -> B::Output {
-        self.buf.filled(result.min(self.capacity) as usize)
+        // SAFETY: no more than was received into the buffer, or, with TRUNC, than was zeroed beforehand.
+        unsafe { self.buf.filled(result.min(self.capacity) as usize) }
     }
 }
 
@@ -149,7 +150,7 @@ impl<D: Descriptor, B: BufMut> Op for Recv<D, B> {
 
     #[inline]
     fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         let len = outcome.result()?;
         Ok(self.target.filled(len))
     }
@@ -238,7 +239,7 @@ impl<D: Descriptor, B: BufMut> Op for RecvFrom<D, B> {
     }
 
     fn raise(mut self, outcome: Outcome<'_>) -> Result<Self::Output> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         let len = outcome.result()?;
         self.peer.set_len(self.header.name_len());
         Ok((self.target.filled(len), self.peer.decode()))

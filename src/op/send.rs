@@ -96,7 +96,7 @@ impl<D: Descriptor, B: Buf> Op for Send<D, B> {
 
     #[inline]
     fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         let len = outcome.result()?;
         Ok(self.buf.taken(len as usize))
     }
@@ -163,7 +163,7 @@ impl<D: Descriptor, B: Buf> Op for SendTo<D, B> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         let len = outcome.result()?;
         Ok(self.buf.taken(len as usize))
     }

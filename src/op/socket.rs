@@ -177,7 +177,7 @@ impl<D: Descriptor> Op for Bind<D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.unit()
     }
 }
@@ -211,7 +211,7 @@ impl<D: Descriptor> Op for Listen<D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.unit()
     }
 }
@@ -295,7 +295,7 @@ impl<D: Descriptor> Op for Accept<D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<Accepted> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         let fd = owned(outcome.result()?);
         Ok(Accepted { fd, peer: self.peer.decode() })
     }
@@ -346,7 +346,7 @@ impl<D: Descriptor> Op for Connect<D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.unit()
     }
 }
@@ -395,7 +395,7 @@ impl<D: Descriptor> Op for Shutdown<D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.unit()
     }
 }

@@ -49,7 +49,7 @@ impl<D: Descriptor, O: SocketOption> Op for GetSockOpt<D, O> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<O::Value> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.unit()?;
         Ok(self.option.decode(&self.storage))
     }
@@ -100,7 +100,7 @@ impl<D: Descriptor, O: Settable> Op for SetSockOpt<D, O> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.unit()
     }
 }

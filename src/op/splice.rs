@@ -88,8 +88,8 @@ impl<D: Descriptor, E: Descriptor> Op for Splice<D, E> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
-        self.from.finished();
-        self.to.finished();
+        self.from.finished(&outcome);
+        self.to.finished(&outcome);
         outcome.result().map(|len| len as usize)
     }
 }

@@ -80,7 +80,7 @@ impl<D: Descriptor> Op for Readv<'_, '_, D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.result().map(|len| len as usize)
     }
 }
@@ -142,7 +142,7 @@ impl<D: Descriptor> Op for Writev<'_, '_, D> {
     }
 
     fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
-        self.fd.finished();
+        self.fd.finished(&outcome);
         outcome.result().map(|len| len as usize)
     }
 }

@@ -50,7 +50,8 @@ impl Remedy {
                 RawOp::Read { .. } | RawOp::Readv { .. } | RawOp::Write { .. } | RawOp::Writev { .. },
             ) if op.is_nonblocking() => Remedy::AskOtherwise,
             (libc::ENXIO, RawOp::Open { flags, .. }) if flags & libc::O_NONBLOCK == 0 => Remedy::OpenAsync,
-            (libc::ECANCELED, RawOp::Timeout { .. }) => Remedy::None,
+            // A `close` that has run must not run again, whatever it said.
+            (libc::ECANCELED, RawOp::Timeout { .. } | RawOp::Close { .. }) => Remedy::None,
             (libc::ECANCELED, op) => match op.readiness() {
                 Some((fd, _)) if fd.is_opened() || !sys::is_disk(fd.number()) => Remedy::None,
                 _ => Remedy::Repeat,

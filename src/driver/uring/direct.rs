@@ -47,6 +47,7 @@ impl DirectFiles {
         if !closed {
             setup::clear_file(ring.fd(), index);
         }
+        debug_assert!(!free.contains(&index), "a place is given back once");
         free.push(index);
         true
     }
