@@ -25,6 +25,8 @@ pub(super) enum Remedy {
     OpenAsync,
     /// The kernel cannot tell whether this kind of descriptor would wait (pipes before 6.4); the emulation can.
     AskOtherwise,
+    /// Reading nothing does not wait, and needs no ring.
+    Directly,
     /// Nobody asked for the end: the kernel could not start a worker, as when a signal came in between.
     Repeat,
 }
@@ -45,6 +47,7 @@ impl Remedy {
             (libc::EAGAIN, RawOp::Connect { .. }) => Remedy::None,
             (libc::EAGAIN, _) if !op.is_nonblocking() && op.readiness().is_some() => Remedy::Await,
             (libc::ESPIPE, _) if has_offset => Remedy::WithoutOffset,
+            (libc::EOPNOTSUPP, RawOp::Read { len: 0, .. }) => Remedy::Directly,
             (
                 libc::EOPNOTSUPP,
                 RawOp::Read { .. } | RawOp::Readv { .. } | RawOp::Write { .. } | RawOp::Writev { .. },
@@ -95,7 +98,7 @@ impl Uring {
                 }
                 Remedy::OpenAsync if (*slot).count_try() => self.push_again(slot, Flags::ASYNC),
                 Remedy::Repeat if (*slot).count_try() => self.push_again(slot, Flags::empty()),
-                Remedy::Repeat => {
+                Remedy::Repeat | Remedy::Directly => {
                     self.direct_calls += 1;
                     (*slot).set_result(perform::now(&chain::resolved(&*slot)));
                     return false;

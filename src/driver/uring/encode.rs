@@ -54,7 +54,9 @@ pub(super) unsafe fn write_common(op: &RawOp, entry: *mut Entry, flags: Flags, u
     let mut fields = match *op {
         RawOp::Nop => Fields::new(opcode::Nop::CODE, Fd::new(-1), 0, 0, 0, 0),
         RawOp::Read { fd, buf, len, offset, nowait } if !fd.is_opened() => {
-            Fields::new(opcode::Read::CODE, fd, buf as u64, len, offset, rw_flags(nowait) as u32)
+            // Kernels before 6.4 would have a read of nothing wait until a pipe is readable.
+            let flags = rw_flags(nowait || len == 0);
+            Fields::new(opcode::Read::CODE, fd, buf as u64, len, offset, flags as u32)
         }
         RawOp::Write { fd, buf, len, offset, nowait } if !fd.is_opened() => {
             Fields::new(opcode::Write::CODE, fd, buf as u64, len, offset, rw_flags(nowait) as u32)
@@ -202,7 +204,9 @@ fn timeout(slot: &Slot) -> Entry {
         Clock::Realtime => TimeoutFlags::REALTIME,
     };
     let absolute = if *absolute { TimeoutFlags::ABS } else { TimeoutFlags::empty() };
-    opcode::Timeout::new(kernel_time(at)).flags(clock | absolute | TimeoutFlags::ETIME_SUCCESS).build()
+    // Only a chain of the kernel's needs to be told that expiring is no failure; the flag is of 5.16.
+    let success = if slot.is_chained() { TimeoutFlags::ETIME_SUCCESS } else { TimeoutFlags::empty() };
+    opcode::Timeout::new(kernel_time(at)).flags(clock | absolute | success).build()
 }
 
 /// The crate's own type of the same layout, two 64-bit numbers.
