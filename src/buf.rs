@@ -44,7 +44,13 @@ pub(crate) fn checked_len(len: usize) -> Result<u32> {
 /// aio::single(aio::op::Read::new(&file, &mut vec));
 /// ```
 ///
-/// Sealed.
+/// Sealed. What the library calls by itself cannot be called from outside, where it could say that bytes are filled which
+/// are not:
+///
+/// ```compile_fail,E0133
+/// let mut vec = Vec::with_capacity(64);
+/// aio::BufMut::filled(aio::spare(&mut vec), 1000);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a buffer that can be filled",
     label = "cannot be read into",

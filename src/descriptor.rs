@@ -20,6 +20,14 @@ mod seal {
 ///
 /// The operation keeps it, so it stays open until the operation is finished. `as_fd` is called once, when the operation
 /// starts.
+///
+/// Sealed. What the library calls by itself cannot be called from outside, where it would make a [`Closing`] forget that
+/// an operation still uses it:
+///
+/// ```compile_fail,E0061
+/// let closing = aio::Closing::opening();
+/// aio::Descriptor::finished(&&closing);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no file descriptor",
     note = "give a reference to something that is `AsFd`: a `File`, a `TcpStream`, an `OwnedFd`, …"

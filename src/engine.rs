@@ -117,8 +117,8 @@ impl Drop for Owned {
         if ptr::eq(CURRENT.get(), engine) {
             CURRENT.set(ptr::null());
         }
-        // SAFETY: made by `Box::into_raw` in `with_new`; CURRENT no longer leads to it, and no frame of this thread uses it,
-        // for thread-local destructors run when all of them have returned.
+        // SAFETY: made by `Box::into_raw` in `with_new`; CURRENT no longer leads to it. Thread-local destructors run when the
+        // frames of the thread have returned, or above them in `exit`, which never goes back to them.
         drop_unless_forked(unsafe { Box::from_raw(engine) });
     }
 }

@@ -3,8 +3,17 @@
 mod common;
 
 use aio::{Config, SetupError, op::*, windowed};
-use common::{each_backend, file_with, fork, in_own_process, pipe};
-use std::{cell::Cell, os::unix::net::UnixStream, time::Duration};
+use common::{Forked, each_backend, each_engine, file_with, fork, in_own_process, pipe};
+use std::{
+    cell::Cell,
+    fs::File,
+    io::{PipeWriter, Read as _},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    time::Duration,
+};
 
 /// A bit of everything, so that rings, selectors and workers are all used.
 fn works() {
@@ -153,6 +162,95 @@ fn a_child_that_returns_from_its_parents_scope() {
             // SAFETY: the status is a local.
             assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
             assert_eq!(status, 0, "exit code or signal of the child");
+        });
+    });
+}
+
+/// Forks in the middle of user code that a batch calls: the child goes on with it, as a program's would, and the caller
+/// ends it. The child is 0.
+fn fork_here() -> libc::pid_t {
+    // SAFETY: the child goes on with the test's code and ends in it; should it hang instead, the alarm ends it.
+    unsafe {
+        let pid = libc::fork();
+        assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+        if pid == 0 {
+            libc::alarm(10);
+        }
+        pid
+    }
+}
+
+#[test]
+fn a_fork_in_the_last_call_of_an_iterator_does_not_let_the_child_wait() {
+    in_own_process("a_fork_in_the_last_call_of_an_iterator_does_not_let_the_child_wait", || {
+        each_engine(|engine| {
+            let ((output, input), mut buf, mut child) = (pipe(), [0u8; 4], None);
+            let mut read = Some(Read::new(&output, &mut buf));
+            // The iterator ends while the read is in flight, in both processes.
+            let units = std::iter::from_fn(|| {
+                if let Some(read) = read.take() {
+                    return Some(read);
+                }
+                if child.is_none() {
+                    let pid = fork_here();
+                    // The parent goes on when the child has ended, so that it cannot take the parent's bytes.
+                    child = Some(if pid == 0 { None } else { Some(Forked(pid).wait()) });
+                    if pid != 0 {
+                        assert_eq!(aio::single(Write::new(&input, b"late")), Ok(4));
+                    }
+                }
+                None
+            });
+            let done = aio::complete(windowed(units, 2));
+            let Some(status) = child.expect("the iterator was asked to its end") else {
+                let as_expected = done.map(|_| ()) == Err(SetupError::Forked);
+                // SAFETY: ends the child, without what belongs to the parent.
+                unsafe { libc::_exit(i32::from(!as_expected)) }
+            };
+            assert_eq!(status, 0, "{}: exit code or signal of the child", engine.name);
+            assert_eq!(done.unwrap().results, [Ok(4)], "{}: the parent's read goes on", engine.name);
+        });
+    });
+}
+
+/// A file whose `as_fd` forks; the child's standard error is a pipe.
+struct ForksAtStart<'f>(&'f File, &'f Cell<Option<libc::pid_t>>, &'f PipeWriter);
+
+impl AsFd for ForksAtStart<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let pid = fork_here();
+        if pid == 0 {
+            // SAFETY: both are open, and what standard error was before is not needed in the child.
+            unsafe { libc::dup2(self.2.as_raw_fd(), libc::STDERR_FILENO) };
+        }
+        self.1.set(Some(pid));
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_fork_in_as_fd_aborts_the_child_and_is_nothing_to_the_parent() {
+    in_own_process("a_fork_in_as_fd_aborts_the_child_and_is_nothing_to_the_parent", || {
+        each_engine(|engine| {
+            let (file, forked, (mut output, input)) = (file_with(b"abcd"), Cell::new(None), std::io::pipe().unwrap());
+            let (mut x, mut y) = ([0u8; 4], [0u8; 4]);
+            let done = aio::complete((
+                Read::new(&file, &mut x).at(0),
+                Read::new(ForksAtStart(&file, &forked, &input), &mut y).at(0),
+            ));
+            let child = forked.get().expect("as_fd was called");
+            if child == 0 {
+                // SAFETY: ends the child, without what belongs to the parent.
+                unsafe { libc::_exit(7) }
+            }
+            assert_eq!(Forked(child).wait(), 128 + libc::SIGABRT, "{}: the child is to be aborted", engine.name);
+            drop(input);
+            let mut message = String::new();
+            output.read_to_string(&mut message).unwrap();
+            assert!(message.contains("AsFd"), "{}: the message does not say why: {message:?}", engine.name);
+            assert_eq!(done.unwrap().results, (Ok(4), Ok(4)), "{}", engine.name);
+            assert_eq!((&x, &y), (b"abcd", b"abcd"), "{}", engine.name);
+            works();
         });
     });
 }

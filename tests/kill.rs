@@ -3,7 +3,10 @@
 mod common;
 
 use aio::{Error, op::*, windowed};
-use common::{NEVER, each_backend, each_backend_with, fifo, in_own_process, leaks_no_descriptor, open_writer, pipe};
+use common::{
+    NEVER, each_backend, each_backend_with, each_engine, fifo, fork, in_own_process, leaks_no_descriptor, open_writer,
+    pipe,
+};
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
     fs::File,
@@ -274,5 +277,22 @@ fn a_chain_cut_short_leaves_uninitialised_memory_alone() {
         let recv = Recv::new(&a, &mut raw[..]).flags(RecvFlags::WAITALL).timeout(Duration::from_millis(3));
         let (filled, rest) = aio::single(recv).unwrap();
         assert_eq!((&*filled, rest.len()), (&b"abc"[..], 29));
+    });
+}
+
+#[test]
+fn a_process_may_exit_in_an_iterator_while_something_is_in_flight() {
+    in_own_process("a_process_may_exit_in_an_iterator_while_something_is_in_flight", || {
+        each_engine(|engine| {
+            let child = fork(|| {
+                // SAFETY: ends the child if it waits for the read, which nothing ends.
+                unsafe { libc::alarm(10) };
+                let ((output, _input), mut buf) = (pipe(), [0u8; 4]);
+                let mut read = Some(Read::new(&output, &mut buf));
+                let units = std::iter::from_fn(|| Some(read.take().unwrap_or_else(|| std::process::exit(7))));
+                let _ = aio::complete(windowed(units, 2));
+            });
+            assert_eq!(child.wait(), 7, "{}: exit code of the child, or its signal", engine.name);
+        });
     });
 }

@@ -245,3 +245,12 @@ fn a_batch_is_done_only_when_all_of_it_is() {
         writer.join().unwrap();
     });
 }
+
+#[test]
+fn a_poll_of_the_current_directory_is_an_error_instead_of_a_wait() {
+    each_engine(|_| {
+        // It is no descriptor, but a negative number that `poll(2)` ignores. The limit ends the test if it waits.
+        let ready = aio::single(Poll::new(CURRENT_DIR, PollEvents::IN).timeout(Duration::from_secs(10)));
+        assert_eq!(ready, os(libc::EBADF));
+    });
+}

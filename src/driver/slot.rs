@@ -135,16 +135,21 @@ const EXPIRED: u16 = 1 << 3;
 const HAS_TIMER: u16 = 1 << 4;
 /// The result breaks the soft link to the next operation.
 const BROKEN: u16 = 1 << 5;
-/// Somebody asked for the operation's end.
+/// Somebody asked for the operation's end. This and the next ones are the native engine's.
+#[cfg(target_os = "linux")]
 const CANCELLED: u16 = 1 << 6;
 /// The driver starts the chain's operations one after the other.
+#[cfg(target_os = "linux")]
 const STEPPED: u16 = 1 << 7;
 /// The kernel does.
+#[cfg(target_os = "linux")]
 const CHAINED: u16 = 1 << 8;
 /// The calling thread has nothing else to do.
 const BLOCKING: u16 = 1 << 9;
 /// Counts second tries.
+#[cfg(target_os = "linux")]
 const TRY: u16 = 1 << 10;
+#[cfg(target_os = "linux")]
 const TRIES: u16 = 3 << 10;
 
 impl Slot {
@@ -222,7 +227,8 @@ impl Slot {
 
     /// What the chain's `Open` yielded. Only for a slot of a chain.
     pub(crate) fn opened(&self) -> &Cell<i32> {
-        // SAFETY: the slots of a chain are initialised with it, and this is called for those only.
+        // SAFETY: `init_chained` writes it. It is asked for only in chains, and of operations that name the opened one,
+        // which `Lower` admits in the chain that opens it only.
         unsafe { self.opened.assume_init_ref() }
     }
 
@@ -235,7 +241,7 @@ impl Slot {
 
     #[inline]
     pub(crate) fn limit(&self) -> Option<&Timespec> {
-        // SAFETY: initialised whenever the flag is set, which only `init` does.
+        // SAFETY: initialised whenever the flag is set, which only `init_chained` does.
         self.flag(HAS_LIMIT).then(|| unsafe { self.limit.assume_init_ref() })
     }
 

@@ -243,7 +243,8 @@ pub fn fork(child: impl FnOnce()) -> Forked {
     }
 }
 
-pub struct Forked(libc::pid_t);
+/// A child process by its number.
+pub struct Forked(pub libc::pid_t);
 
 impl Forked {
     pub fn wait(self) -> i32 {
