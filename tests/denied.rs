@@ -94,3 +94,30 @@ fn a_ring_demanded_by_the_environment_gives_the_reason_too() {
         Config::new().backend(Backend::Poll).run(works).unwrap();
     });
 }
+
+/// What kernels before 5.12 say when the ring does not fit into `RLIMIT_MEMLOCK`; newer ones do not count it there.
+#[test]
+fn too_little_lockable_memory_falls_back_or_says_which_limit_to_raise() {
+    let variants: &[(&str, &[(&str, &str)])] = &[("ENOMEM", &[("AIO_BACKEND", "auto")])];
+    variants_in_own_process("too_little_lockable_memory_falls_back_or_says_which_limit_to_raise", variants, |_| {
+        deny(libc::ENOMEM);
+        works();
+        assert_eq!(aio::stats().backend, Some(Backend::Epoll));
+        let error = Config::new().backend(Backend::IoUring).run(|| ()).unwrap_err();
+        assert_eq!(error, SetupError::IoUring(Unavailable::Memory));
+        let text = error.to_string();
+        assert!(text.contains("RLIMIT_MEMLOCK") && text.contains("Config::entries"), "{text}");
+    });
+}
+
+/// The emulation needs descriptors as well, so being out of them is no reason to fall back to it.
+#[test]
+fn being_out_of_descriptors_is_told_and_not_hidden_by_a_fallback() {
+    let variants: &[(&str, &[(&str, &str)])] = &[("EMFILE", &[("AIO_BACKEND", "auto")])];
+    variants_in_own_process("being_out_of_descriptors_is_told_and_not_hidden_by_a_fallback", variants, |_| {
+        deny(libc::EMFILE);
+        let error = aio::complete(Nop::new()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+    });
+}
