@@ -1,8 +1,8 @@
 //! No-ops through a ring: what the library adds to a hand-written loop.
 //!
-//! The twin uses the `io-uring` crate directly, with the same set-up flags and a registered ring descriptor, and does the
-//! same job: it keeps the result of each operation and counts the errors. Both run alternately in this process, so that a
-//! drift of the machine's speed hits both; the median of the ratios counts.
+//! The twin uses the `io-uring` crate directly, with the same set-up flags and a registered ring descriptor, and does
+//! the same job: it keeps the result of each operation and counts the errors. Both run alternately in this process, so
+//! that a drift of the machine's speed hits both; the median of the ratios counts.
 //!
 //! Run with `cargo bench --bench nop`.
 
@@ -34,8 +34,8 @@ mod linux {
                 .build(256)
                 .expect("io_uring with DEFER_TASKRUN and NO_SQARRAY (Linux 6.6)");
             let ring: *mut IoUring = Box::leak(Box::new(ring));
-            // SAFETY: leaked, so it lives for ever; the submitter reads the queue's indices only, and this thread uses the
-            // two in turn.
+            // SAFETY: leaked, so it lives for ever; the submitter reads the queue's indices only, and this thread uses
+            // the two in turn.
             let (ring, mut registered) = unsafe { (&mut *ring, (*ring).submitter()) };
             registered.register_ring_fd().expect("a registered ring (Linux 5.18)");
             Twin { ring, registered }

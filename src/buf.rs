@@ -32,8 +32,8 @@ pub(crate) fn checked_len(len: usize) -> Result<u32> {
 /// - `&mut [u8]`, `&mut [u8; N]`: the output is the number of bytes.
 /// - `&mut [MaybeUninit<u8>]`: the output is the part that was filled, and the rest.
 /// - [`spare(&mut vec)`](spare): appends to the vector. The output is the number of bytes.
-/// - `Vec<u8>`, `Box<[u8]>`: owned; the output is the number of bytes and the buffer. All of its *length* is filled, not
-///   its capacity. An operation that fails drops it; lend it to keep it.
+/// - `Vec<u8>`, `Box<[u8]>`: owned; the output is the number of bytes and the buffer. All of its *length* is filled,
+///   not its capacity. An operation that fails drops it; lend it to keep it.
 /// - [`&Shared`](Shared) and its [parts](Shared::part): a buffer that several operations of a batch name.
 ///
 /// A bare `&mut Vec<u8>` is refused, for it would be unclear whether to overwrite or to append:
@@ -44,8 +44,8 @@ pub(crate) fn checked_len(len: usize) -> Result<u32> {
 /// aio::single(aio::op::Read::new(&file, &mut vec));
 /// ```
 ///
-/// Sealed. What the library calls by itself cannot be called from outside, where it could say that bytes are filled which
-/// are not:
+/// Sealed. What the library calls by itself cannot be called from outside, where it could say that bytes are filled
+/// which are not:
 ///
 /// ```compile_fail,E0133
 /// let mut vec = Vec::with_capacity(64);
@@ -75,9 +75,9 @@ pub trait BufMut: seal::Sealed {
 
 /// Bytes that an operation takes.
 ///
-/// `&[u8]`, `&[u8; N]`, `&str`, `&String`, `&Vec<u8>`, `&Box<[u8]>`, [`&Shared`](Shared) and its [parts](Shared::part) are lent, and
-/// the output is the number of bytes. `Vec<u8>`, `Box<[u8]>`, `String`, `Arc<[u8]>` and `Rc<[u8]>` are owned, and the
-/// output is the number and the buffer.
+/// `&[u8]`, `&[u8; N]`, `&str`, `&String`, `&Vec<u8>`, `&Box<[u8]>`, [`&Shared`](Shared) and its [parts](Shared::part)
+/// are lent, and the output is the number of bytes. `Vec<u8>`, `Box<[u8]>`, `String`, `Arc<[u8]>` and `Rc<[u8]>` are
+/// owned, and the output is the number and the buffer.
 ///
 /// Sealed.
 #[diagnostic::on_unimplemented(

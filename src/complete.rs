@@ -112,11 +112,12 @@ impl Drop for AbortOnUnwind {
     }
 }
 
-/// Lowers a batch of `expected` operations and returns when all of them are finished. `slots` tells where they are, in order.
+/// Lowers a batch of `expected` operations and returns when all of them are finished. `slots` tells where they are, in
+/// order.
 ///
 /// # Safety
-/// The slots that `lower` pushes, and everything their operations point to, stay in place and untouched until this returns
-/// or unwinds.
+/// The slots that `lower` pushes, and everything their operations point to, stay in place and untouched until this
+/// returns or unwinds.
 #[inline]
 pub(crate) unsafe fn run_to_end(
     engine: &Engine,
@@ -147,8 +148,8 @@ pub(crate) unsafe fn run_to_end(
     mem::forget(guard);
 }
 
-/// Cancels what is in flight and waits until it is finished. A chain whose links are hard goes on when its running operation
-/// ends, so after each end what runs then is cancelled as well.
+/// Cancels what is in flight and waits until it is finished. A chain whose links are hard goes on when its running
+/// operation ends, so after each end what runs then is cancelled as well.
 ///
 /// # Safety
 /// The slots were submitted, and `waiters` are all that wait for them; they stay in place.

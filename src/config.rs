@@ -17,11 +17,12 @@ use std::{fmt, sync::OnceLock, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Backend {
-    /// What `AIO_BACKEND` names (`io_uring`, `epoll`, `poll`), if it is set and not `auto`; otherwise io_uring if it can
-    /// be used, epoll if not, and poll where there is no epoll.
+    /// What `AIO_BACKEND` names (`io_uring`, `epoll`, `poll`), if it is set and not `auto`; otherwise io_uring if it
+    /// can be used, epoll if not, and poll where there is no epoll.
     #[default]
     Auto,
-    /// The kernel's io_uring (Linux 5.11 and newer). An opcode that the kernel lacks is done by an ordinary system call.
+    /// The kernel's io_uring (Linux 5.11 and newer). An opcode that the kernel lacks is done by an ordinary system
+    /// call.
     IoUring,
     /// The emulation on `epoll(7)` and worker threads (Linux).
     Epoll,
@@ -92,8 +93,8 @@ impl Config {
         self
     }
 
-    /// Entries of the submission queue: how many operations can go to the kernel in one system call, and how long a chain
-    /// may be. Rounded up to a power of two, from 1 to 32768. A larger batch takes several system calls.
+    /// Entries of the submission queue: how many operations can go to the kernel in one system call, and how long a
+    /// chain may be. Rounded up to a power of two, from 1 to 32768. A larger batch takes several system calls.
     pub const fn entries(mut self, entries: u32) -> Config {
         self.entries = if entries == 0 {
             1
@@ -105,8 +106,8 @@ impl Config {
         self
     }
 
-    /// How many worker threads the emulation may start for what has no readiness, disks above all. With 0 such operations
-    /// run on the calling thread, which they block.
+    /// How many worker threads the emulation may start for what has no readiness, disks above all. With 0 such
+    /// operations run on the calling thread, which they block.
     pub const fn max_workers(mut self, workers: usize) -> Config {
         self.max_workers = workers;
         self

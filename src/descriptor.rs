@@ -21,8 +21,8 @@ mod seal {
 /// The operation keeps it, so it stays open until the operation is finished. `as_fd` is called once, when the operation
 /// starts.
 ///
-/// Sealed. What the library calls by itself cannot be called from outside, where it would make a [`Closing`] forget that
-/// an operation still uses it:
+/// Sealed. What the library calls by itself cannot be called from outside, where it would make a [`Closing`] forget
+/// that an operation still uses it:
 ///
 /// ```compile_fail,E0061
 /// let closing = aio::Closing::opening();
@@ -62,8 +62,8 @@ pub trait Closable: seal_closable::Sealed {
     type Held;
     #[doc(hidden)]
     fn hold(self) -> Self::Held;
-    /// Gives up the ownership of the descriptor. From here on it belongs to the operation in its slot, which closes it even
-    /// if nobody ever looks at the result.
+    /// Gives up the ownership of the descriptor. From here on it belongs to the operation in its slot, which closes it
+    /// even if nobody ever looks at the result.
     #[doc(hidden)]
     fn lower_close(held: &mut Self::Held, cx: &mut Lower<'_>) -> Result<Fd>;
     /// The operation has ended that `lower_close` was called for; it has closed the descriptor, or never ran.
@@ -104,10 +104,10 @@ fn owned(fd: Fd) -> OwnedFd {
 
 /// A descriptor that several operations of one chain work on, and the last one closes.
 ///
-/// [`Close`](crate::op::Close) owns what it closes, so that nothing else can use it at the same time. A `Closing` is the
-/// exception: operations name it by reference, and the library checks that they all stand before its `Close`, in the same
-/// chain. If the chain breaks before the `Close`, the descriptor stays in the `Closing`, which closes it when it is
-/// dropped.
+/// [`Close`](crate::op::Close) owns what it closes, so that nothing else can use it at the same time. A `Closing` is
+/// the exception: operations name it by reference, and the library checks that they all stand before its `Close`, in
+/// the same chain. If the chain breaks before the `Close`, the descriptor stays in the `Closing`, which closes it when
+/// it is dropped.
 ///
 /// Write, make it durable, close, in one go:
 ///
@@ -173,8 +173,8 @@ impl Closing {
         Closing { fd: Cell::new(Some(fd)), state: Cell::new(state), users: Cell::new(0), chain: Cell::new(MIXED) }
     }
 
-    /// Holds nothing yet: an [`OpenAt`](crate::op::OpenAt) with [`open_into`](crate::op::OpenAt::open_into) fills it, the
-    /// following operations of that chain use it, and its `Close` has to stand in the same chain.
+    /// Holds nothing yet: an [`OpenAt`](crate::op::OpenAt) with [`open_into`](crate::op::OpenAt::open_into) fills it,
+    /// the following operations of that chain use it, and its `Close` has to stand in the same chain.
     pub fn opening() -> Closing {
         Closing { fd: Cell::new(None), state: Cell::new(State::Awaiting), users: Cell::new(0), chain: Cell::new(MIXED) }
     }

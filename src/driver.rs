@@ -30,12 +30,12 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
-    /// Publishes a chain, whole, or an operation that is not linked. Some of it may be finished on return. If it is `alone`,
-    /// the calling thread waits for nothing else, so that the emulation may wait in a system call.
+    /// Publishes a chain, whole, or an operation that is not linked. Some of it may be finished on return. If it is
+    /// `alone`, the calling thread waits for nothing else, so that the emulation may wait in a system call.
     ///
     /// # Safety
-    /// `head` is the first slot of a chain that ends with an unlinked one. The slots, what their operations point to, and
-    /// their waiter stay valid and in place until the waiter has no pending slot left.
+    /// `head` is the first slot of a chain that ends with an unlinked one. The slots, what their operations point to,
+    /// and their waiter stay valid and in place until the waiter has no pending slot left.
     #[inline]
     pub(crate) unsafe fn submit(&mut self, head: *mut Slot, alone: bool) {
         // SAFETY: promised by the caller.
@@ -48,8 +48,8 @@ impl Driver {
         }
     }
 
-    /// [`submit`](Self::submit) for an operation that is [basic](RawOp::is_basic), stands alone and has no limit, into a slot
-    /// that is not initialised yet. Where the kind of operation is known at compile time little is left of this.
+    /// [`submit`](Self::submit) for an operation that is [basic](RawOp::is_basic), stands alone and has no limit, into
+    /// a slot that is not initialised yet. Where the kind of operation is known at compile time little is left of this.
     ///
     /// # Safety
     /// `slot` is memory for a slot that nobody uses; otherwise as `submit`.
@@ -82,8 +82,8 @@ impl Driver {
         }
     }
 
-    /// Asks for the end of a slot. It finishes in a later turn, with or without a result; a chain's operation whose turn
-    /// has not come is not affected.
+    /// Asks for the end of a slot. It finishes in a later turn, with or without a result; a chain's operation whose
+    /// turn has not come is not affected.
     ///
     /// # Safety
     /// `slot` was published, and its waiter is still waiting.

@@ -117,8 +117,8 @@ impl Drop for Owned {
         if ptr::eq(CURRENT.get(), engine) {
             CURRENT.set(ptr::null());
         }
-        // SAFETY: made by `Box::into_raw` in `with_new`; CURRENT no longer leads to it. Thread-local destructors run when the
-        // frames of the thread have returned, or above them in `exit`, which never goes back to them.
+        // SAFETY: made by `Box::into_raw` in `with_new`; CURRENT no longer leads to it. Thread-local destructors run
+        // when the frames of the thread have returned, or above them in `exit`, which never goes back to them.
         drop_unless_forked(unsafe { Box::from_raw(engine) });
     }
 }
@@ -135,8 +135,8 @@ fn drop_unless_forked(engine: Box<Engine>) {
 /// The thread's engine, if it has one that can be used.
 ///
 /// # Safety
-/// The reference is used only on this thread, and not after the calling frame has returned: whoever owns the engine, its
-/// frame or the thread's locals, outlives that.
+/// The reference is used only on this thread, and not after the calling frame has returned: whoever owns the engine,
+/// its frame or the thread's locals, outlives that.
 #[inline]
 pub(crate) unsafe fn current<'e>() -> Option<&'e Engine> {
     // SAFETY: not null means alive: whoever owns the engine resets CURRENT before dropping it.
@@ -154,7 +154,8 @@ pub(crate) fn with_new<R>(f: impl FnOnce(&Engine) -> R) -> Result<R, SetupError>
     };
     let engine = Box::new(Engine::new(config)?);
     if OWNED.try_with(|_| ()).is_err() {
-        // The thread is ending and its engine is gone. This call comes from another destructor: a temporary one serves it.
+        // The thread is ending and its engine is gone. This call comes from another destructor: a temporary one serves
+        // it.
         return Ok(f(&engine));
     }
     let engine = Box::into_raw(engine);

@@ -11,8 +11,8 @@ use std::{cell::Cell, mem, ptr, time::Duration};
 
 /// Takes the operations of a batch in order, and submits each chain when it is complete.
 ///
-/// Chains are short as a rule, so an operation goes from its struct through its slot into the queue while all of that is
-/// still in the cache.
+/// Chains are short as a rule, so an operation goes from its struct through its slot into the queue while all of that
+/// is still in the cache.
 pub struct Lower<'e> {
     engine: &'e Engine,
     waiter: *const Waiter,
@@ -23,7 +23,8 @@ pub struct Lower<'e> {
     /// First and last slot of the chain that is not complete; the list runs through its slots.
     chain_head: *mut Slot,
     chain_last: *mut Slot,
-    /// How many slots were pushed, and how many of them belong to the chain that is not complete; the others are submitted.
+    /// How many slots were pushed, and how many of them belong to the chain that is not complete; the others are
+    /// submitted.
     pushed: u32,
     open: u32,
     /// The time limit that the operation being lowered is under.
@@ -40,7 +41,8 @@ thread_local! {
     static CHAINS: Cell<u64> = const { Cell::new(1) };
 }
 
-/// The first of a block of chain numbers. Lowering may run user code that lowers a batch of its own, so each takes a block.
+/// The first of a block of chain numbers. Lowering may run user code that lowers a batch of its own, so each takes a
+/// block.
 #[inline]
 fn block_of_chains(most: u32) -> u64 {
     CHAINS.replace(CHAINS.get() + u64::from(most) + 1)
@@ -48,8 +50,8 @@ fn block_of_chains(most: u32) -> u64 {
 
 impl<'e> Lower<'e> {
     /// # Safety
-    /// `waiter` waits for `expected` slots. It, and the slots that are pushed with all that their operations point to, stay in place until the waiter has
-    /// no pending slot left, or `abandon` has returned.
+    /// `waiter` waits for `expected` slots. It, and the slots that are pushed with all that their operations point to,
+    /// stay in place until the waiter has no pending slot left, or `abandon` has returned.
     #[inline]
     pub(crate) unsafe fn new(engine: &'e Engine, waiter: *const Waiter, expected: u32, alone: bool) -> Lower<'e> {
         Lower {
@@ -83,8 +85,8 @@ impl<'e> Lower<'e> {
         self.first_chain + u64::from(self.pushed - self.open)
     }
 
-    /// Called after user code. If that has forked, this may be the child, whose part of the batch is the parent's: there is
-    /// nothing to go on with, and no way back through a batch that is half submitted.
+    /// Called after user code. If that has forked, this may be the child, whose part of the batch is the parent's:
+    /// there is nothing to go on with, and no way back through a batch that is half submitted.
     #[inline]
     pub(crate) fn check_alive(&self) {
         if !self.engine.is_alive() {
@@ -230,7 +232,8 @@ impl Outcome<'_> {
         self.result.map(drop)
     }
 
-    /// For the `Close` of what its own chain has opened: gives that back to the engine, which closes it unless this did.
+    /// For the `Close` of what its own chain has opened: gives that back to the engine, which closes it unless this
+    /// did.
     pub(crate) fn release_opened(&self, closed: bool) {
         self.engine.release_opened(self.slot.opened().get(), closed);
     }

@@ -31,8 +31,8 @@ pub struct Stats {
     pub submitted: u64,
     /// Completions taken from the ring.
     pub completed: u64,
-    /// Operations that were done by ordinary system calls on this thread, each attempt counted: by the emulation, or on a
-    /// ring whose kernel lacks the opcode.
+    /// Operations that were done by ordinary system calls on this thread, each attempt counted: by the emulation, or on
+    /// a ring whose kernel lacks the opcode.
     pub direct: u64,
     /// Calls of `epoll_wait(2)` or `poll(2)` that the emulation made to wait.
     pub waits: u64,
@@ -44,8 +44,8 @@ pub struct Stats {
 
 impl Stats {
     /// System calls that this thread made for operations, as far as they are counted: `enters`, `direct`, `waits` and
-    /// `registrations`. What the library asks about a descriptor first (`fcntl`, `poll`, `getsockopt`) is not. Those that
-    /// worker threads make come on top: one or more for each of the `jobs`.
+    /// `registrations`. What the library asks about a descriptor first (`fcntl`, `poll`, `getsockopt`) is not. Those
+    /// that worker threads make come on top: one or more for each of the `jobs`.
     pub fn system_calls(&self) -> u64 {
         self.enters + self.direct + self.waits + self.registrations
     }

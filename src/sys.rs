@@ -1,7 +1,7 @@
 //! The operating system, as far as it differs from one Unix to the next.
 //!
-//! Everything here follows the kernel's convention: a result is a number, negative for `-errno`. What all Unixes share is
-//! called through `libc` where it is needed.
+//! Everything here follows the kernel's convention: a result is a number, negative for `-errno`. What all Unixes share
+//! is called through `libc` where it is needed.
 
 #[cfg(target_os = "linux")]
 mod linux;

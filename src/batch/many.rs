@@ -107,8 +107,9 @@ fn raise_array<L: Last, const N: usize>(
     let mut done = MaybeUninit::<Done<[L::Results; N]>>::uninit();
     let place = done.as_mut_ptr();
     assert_eq!(slots.len(), N, "a slot for each entry");
-    // SAFETY: each entry is read once, and not dropped where it was; if raising one panics the others leak. The slots were
-    // lowered and finished by `run_slice`, one for each entry. Each result is written once, so `done` is whole at the end.
+    // SAFETY: each entry is read once, and not dropped where it was; if raising one panics the others leak. The slots
+    // were lowered and finished by `run_slice`, one for each entry. Each result is written once, so `done` is whole at
+    // the end.
     unsafe {
         let results = (&raw mut (*place).results).cast::<L::Results>();
         for (i, slots) in slots.iter().enumerate() {
@@ -180,8 +181,8 @@ impl<L: Last> Job<L> {
 
 impl<L: Last> Sealed for &mut [Job<L>] {}
 
-/// The results stay in the jobs; `results` is `()`. Jobs that have run before, and were not [`set`](Job::set) again, are
-/// left alone; if there is no other, the batch is empty.
+/// The results stay in the jobs; `results` is `()`. Jobs that have run before, and were not [`set`](Job::set) again,
+/// are left alone; if there is no other, the batch is empty.
 impl<L: Last> Batch for &mut [Job<L>] {
     type Results = ();
     type Values = ();

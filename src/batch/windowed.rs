@@ -17,13 +17,13 @@ use std::{
     ptr,
 };
 
-/// A batch of what an iterator yields, at most `width` of them in flight at a time. Each is an operation, or a tuple; the
-/// operations of a tuple stay together.
+/// A batch of what an iterator yields, at most `width` of them in flight at a time. Each is an operation, or a tuple;
+/// the operations of a tuple stay together.
 ///
 /// By itself it gives the results in the order of the iterator, as a `Vec`. With [`for_each`](Windowed::for_each) each
-/// result is handed on as soon as it is there, so that its buffer can be used again. The iterator is asked for more when
-/// there is room, between waits; it may use the library itself. If it panics, what is in flight is cancelled and waited
-/// for, and the panic goes on.
+/// result is handed on as soon as it is there, so that its buffer can be used again. The iterator is asked for more
+/// when there is room, between waits; it may use the library itself. If it panics, what is in flight is cancelled and
+/// waited for, and the panic goes on.
 ///
 /// An iterator that yields nothing is no error: there are no results.
 ///
@@ -62,8 +62,8 @@ pub struct Windowed<I> {
 }
 
 impl<I: Iterator<Item: Last>> Windowed<I> {
-    /// Hands each result to `f` as soon as it is there, with its position in the iterator. The batch's own results are the
-    /// number of units that ran.
+    /// Hands each result to `f` as soon as it is there, with its position in the iterator. The batch's own results are
+    /// the number of units that ran.
     ///
     /// ```
     /// use aio::op::Timeout;
@@ -243,8 +243,8 @@ impl<L: Last> Window<'_, L> {
 
     fn start(&mut self, at: usize, index: usize, entry: L) {
         let place = self.places.wrapping_add(at);
-        // SAFETY: the place is free, so nobody else points to it. It is on the heap and stays until its waiter has been told,
-        // for every way out of `run` waits for that; `woken` is boxed and outlives it as well.
+        // SAFETY: the place is free, so nobody else points to it. It is on the heap and stays until its waiter has been
+        // told, for every way out of `run` waits for that; `woken` is boxed and outlives it as well.
         unsafe {
             (*place).index = index;
             (*place).waiter = Waiter::listed(L::LEN, &raw const *self.woken);

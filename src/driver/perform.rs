@@ -31,8 +31,8 @@ fn is_seekable_offset(offset: u64) -> bool {
     offset != CURRENT_POSITION
 }
 
-/// Performs an operation. It may wait for a disk, and does for a read or write of a file. Transfers on files go on until
-/// they are complete, at the end of the file, or failed, as the kernel's own do.
+/// Performs an operation. It may wait for a disk, and does for a read or write of a file. Transfers on files go on
+/// until they are complete, at the end of the file, or failed, as the kernel's own do.
 ///
 /// # Safety
 /// The operation's pointers are valid, as [`RawOp`] demands.

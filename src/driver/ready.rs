@@ -1,7 +1,7 @@
 //! The emulation: a readiness loop with worker threads that gives the results a ring would.
 //!
-//! An operation is [attempted](super::perform) at once. What would have to wait is parked on its descriptor, put to sleep,
-//! or handed to a worker thread if only a disk can tell. Chains are [stepped through](super::chain) here.
+//! An operation is [attempted](super::perform) at once. What would have to wait is parked on its descriptor, put to
+//! sleep, or handed to a worker thread if only a disk can tell. Chains are [stepped through](super::chain) here.
 
 #[cfg(target_os = "linux")]
 mod epoll;
@@ -279,8 +279,8 @@ impl Ready {
     /// # Safety
     /// As [`attempt`](Self::attempt).
     unsafe fn try_later(&mut self, slot: *mut Slot) {
-        // SAFETY: promised by the caller. A slot has one timer: it fires at the next try or at the operation's own limit,
-        // whichever is first.
+        // SAFETY: promised by the caller. A slot has one timer: it fires at the next try or at the operation's own
+        // limit, whichever is first.
         unsafe {
             (*slot).set_state(State::Retry);
             if (*slot).has_timer() {
@@ -371,8 +371,8 @@ impl Ready {
         let waiting = self.parked.take(fd);
         self.selector.fired(fd);
         for slot in waiting {
-            // SAFETY: what is parked is published and not finished. An earlier one of them cannot have ended a later one:
-            // they were taken off the list, so `cancel` does not find them there.
+            // SAFETY: what is parked is published and not finished. An earlier one of them cannot have ended a later
+            // one: they were taken off the list, so `cancel` does not find them there.
             unsafe {
                 let events = (*slot).op.readiness().map_or(0, |(_, events)| events);
                 if events & blocked != 0 && !matches!((*slot).op, RawOp::Poll { .. }) {

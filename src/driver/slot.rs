@@ -88,7 +88,8 @@ pub(crate) struct Emulated {
     pub(crate) deadline: Cell<u64>,
 }
 
-/// What the native engine keeps of a chain that the kernel holds together. All but `head` counts in the chain's head only.
+/// What the native engine keeps of a chain that the kernel holds together. All but `head` counts in the chain's head
+/// only.
 #[cfg(target_os = "linux")]
 pub(crate) struct Chained {
     pub(crate) head: *mut Slot,
@@ -153,7 +154,8 @@ const TRY: u16 = 1 << 10;
 const TRIES: u16 = 3 << 10;
 
 impl Slot {
-    /// Initialises a slot in place, for an operation that stands alone and has no limit. What it does not use stays as it is.
+    /// Initialises a slot in place, for an operation that stands alone and has no limit. What it does not use stays as
+    /// it is.
     ///
     /// # Safety
     /// `slot` is memory for a slot that nobody uses.
@@ -311,8 +313,8 @@ impl Slot {
         self.status.get().refs > 0
     }
 
-    /// Takes the result of an operation that ends with it: a success, no other entry, no limit, no chain. Tells whether it
-    /// is one.
+    /// Takes the result of an operation that ends with it: a success, no other entry, no limit, no chain. Tells whether
+    /// it is one.
     #[inline]
     #[cfg(target_os = "linux")]
     pub(crate) fn take_plain_result(&self, result: i32) -> bool {
@@ -352,7 +354,8 @@ impl Slot {
         self.set(BROKEN, true);
     }
 
-    /// Finds out whether the result breaks the soft link to the next operation, while the operation's pointers are valid.
+    /// Finds out whether the result breaks the soft link to the next operation, while the operation's pointers are
+    /// valid.
     ///
     /// # Safety
     /// The slot has its result and is not finished.

@@ -119,7 +119,8 @@ impl Uring {
         }
     }
 
-    /// Starts an operation that no chain of the kernel's holds back: with the ring, with the wheel, or by a system call.
+    /// Starts an operation that no chain of the kernel's holds back: with the ring, with the wheel, or by a system
+    /// call.
     ///
     /// # Safety
     /// `slot` is published and idle.
@@ -259,8 +260,8 @@ impl Uring {
         }
     }
 
-    /// How many completions to wait for. Not more than one if what completes may lead to something being started that other
-    /// operations depend on: a chain that is stepped through, or one that may have to be.
+    /// How many completions to wait for. Not more than one if what completes may lead to something being started that
+    /// other operations depend on: a chain that is stepped through, or one that may have to be.
     #[inline]
     fn sensible(&self, want: u32) -> u32 {
         let in_flight = self.in_flight();
@@ -289,8 +290,8 @@ impl Uring {
             }
             any = true;
             for at in 0..available {
-                // SAFETY: so many are available. The address comes from `push`, and a slot is not finished while an entry of
-                // it is in flight. A waiter waits until it was told of all its slots.
+                // SAFETY: so many are available. The address comes from `push`, and a slot is not finished while an
+                // entry of it is in flight. A waiter waits until it was told of all its slots.
                 unsafe {
                     let completion = self.ring.peek(at);
                     let slot: *mut Slot = ptr::with_exposed_provenance_mut((completion.user_data & !ROLES) as usize);

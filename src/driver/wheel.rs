@@ -1,8 +1,8 @@
 //! Timers: a hierarchical wheel whose entries live in the slots they belong to.
 //!
-//! Eight levels of 64 lists each. A list of level 0 spans 2¹⁶ ns (66 µs), and one of each further level 64 times as much.
-//! Setting and removing a timer takes constant time and no memory. Within a list the exact time counts, so nothing fires
-//! early and a sleep shorter than the span of a list is not rounded.
+//! Eight levels of 64 lists each. A list of level 0 spans 2¹⁶ ns (66 µs), and one of each further level 64 times as
+//! much. Setting and removing a timer takes constant time and no memory. Within a list the exact time counts, so
+//! nothing fires early and a sleep shorter than the span of a list is not rounded.
 
 use std::{mem, ptr};
 

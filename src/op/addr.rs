@@ -15,8 +15,8 @@ use std::os::linux::net::SocketAddrExt;
 
 /// The address of a socket.
 ///
-/// Operations take anything that turns into one: a [`SocketAddr`], a pair such as `([127, 0, 0, 1], 8080)`, an address of
-/// a Unix socket, or an `Address` that another operation gave.
+/// Operations take anything that turns into one: a [`SocketAddr`], a pair such as `([127, 0, 0, 1], 8080)`, an address
+/// of a Unix socket, or an `Address` that another operation gave.
 ///
 /// ```
 /// use aio::op::Address;
@@ -38,7 +38,8 @@ pub enum Address {
     V6(SocketAddrV6),
     /// A named Unix socket: a path, or on Linux an abstract name.
     Unix(UnixAddr),
-    /// None: a Unix socket that was never bound, or a peer of whom the kernel tells nothing, as of a connected TCP socket's.
+    /// None: a Unix socket that was never bound, or a peer of whom the kernel tells nothing, as of a connected TCP
+    /// socket's.
     Unnamed,
     /// Of another family, in the system's own form.
     Other {
@@ -54,8 +55,8 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the path is empty, contains a zero byte, or is too long for the system (108 bytes on Linux,
-    /// 104 on others, one of which ends the string).
+    /// [`Error::Invalid`] if the path is empty, contains a zero byte, or is too long for the system (108 bytes on
+    /// Linux, 104 on others, one of which ends the string).
     pub fn unix(path: impl AsRef<Path>) -> Result<Address> {
         let path = path.as_ref();
         let bytes = path.as_os_str().as_bytes();

@@ -7,7 +7,8 @@ use crate::{
     sealed::Sealed,
 };
 
-/// Cancels what this thread has in flight on a descriptor. The output is how many operations that were, which may be none.
+/// Cancels what this thread has in flight on a descriptor. The output is how many operations that were, which may be
+/// none.
 ///
 /// What is cancelled gives [`Error::Canceled`]. It concerns operations that wait, started before this one by the same
 /// thread: in this batch, or by an enclosing use of the library. It goes by the open file, so a clone of the descriptor

@@ -36,9 +36,9 @@ impl From<ExitStatus> for Exit {
 
 /// Waits until a child process has ended.
 ///
-/// The child is borrowed exclusively, and is waited for by its own `wait` when it has ended, so that the process number is
-/// never used after the system may have given it to another. If the operation fails or times out, the child is as before.
-/// A child that ended earlier, or was waited for earlier, is reported too.
+/// The child is borrowed exclusively, and is waited for by its own `wait` when it has ended, so that the process number
+/// is never used after the system may have given it to another. If the operation fails or times out, the child is as
+/// before. A child that ended earlier, or was waited for earlier, is reported too.
 ///
 /// ```
 /// use aio::op::{ChildExit, Exit};
@@ -49,8 +49,8 @@ impl From<ExitStatus> for Exit {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Waits for a process descriptor (`pidfd_open(2)`, Linux 5.3) to become readable; where there is none, it looks every few
-/// milliseconds.
+/// Waits for a process descriptor (`pidfd_open(2)`, Linux 5.3) to become readable; where there is none, it looks every
+/// few milliseconds.
 #[derive(Debug)]
 pub struct ChildExit<'c> {
     child: &'c mut Child,

@@ -15,8 +15,8 @@ use std::{
 
 /// A counting semaphore: any thread notifies, operations wait.
 ///
-/// Each [`notify`](EventSource::notify), or [`Notify`], lets one [`WaitEvent`] end; none is lost, in whichever order they
-/// come. It is closed like any descriptor, by dropping it or by [`Close`](super::Close).
+/// Each [`notify`](EventSource::notify), or [`Notify`], lets one [`WaitEvent`] end; none is lost, in whichever order
+/// they come. It is closed like any descriptor, by dropping it or by [`Close`](super::Close).
 ///
 /// ```
 /// use aio::op::*;

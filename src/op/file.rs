@@ -11,8 +11,9 @@ use crate::{
 
 /// Reads from a descriptor: `pread(2)` with [`at`](Read::at), `read(2)` without.
 ///
-/// A file's read is short only at its end. A pipe, a terminal or a socket gives what it has, and is waited for if that is
-/// nothing; `O_NONBLOCK` makes no difference. Zero bytes mean the end. Pipes, terminals and sockets ignore an offset.
+/// A file's read is short only at its end. A pipe, a terminal or a socket gives what it has, and is waited for if that
+/// is nothing; `O_NONBLOCK` makes no difference. Zero bytes mean the end. Pipes, terminals and sockets ignore an
+/// offset.
 ///
 /// Terminals need no operation of their own: a `Read` gives a line when there is one.
 ///
@@ -47,8 +48,8 @@ impl<D: Descriptor, B: BufMut> Read<D, B> {
         self
     }
 
-    /// Gives `WouldBlock` instead of waiting (`RWF_NOWAIT`, `preadv2(2)`), also for a disk. What cannot tell, a terminal for
-    /// example, gives `EOPNOTSUPP`.
+    /// Gives `WouldBlock` instead of waiting (`RWF_NOWAIT`, `preadv2(2)`), also for a disk. What cannot tell, a
+    /// terminal for example, gives `EOPNOTSUPP`.
     pub fn nonblocking(mut self) -> Read<D, B> {
         self.nowait = true;
         self
@@ -80,9 +81,11 @@ impl<D: Descriptor, B: BufMut> Op for Read<D, B> {
 
 /// Writes to a descriptor: `pwrite(2)` with [`at`](Write::at), `write(2)` without.
 ///
-/// May write less than all of it to a pipe or a socket; see [`Send`](crate::op::Send) with `WAITALL` for all or an error.
+/// May write less than all of it to a pipe or a socket; see [`Send`](crate::op::Send) with `WAITALL` for all or an
+/// error.
 ///
-/// Writing to a socket whose peer is gone gives `BrokenPipe`, never `SIGPIPE`. Writing to a *pipe* that nobody reads gives
+/// Writing to a socket whose peer is gone gives `BrokenPipe`, never `SIGPIPE`. Writing to a *pipe* that nobody reads
+/// gives
 /// `BrokenPipe` too, and raises `SIGPIPE` unless the process ignores that, as Rust programs do from their start.
 ///
 /// ```
@@ -202,7 +205,8 @@ impl<D: Descriptor> Ftruncate<D> {
 }
 
 bitflags::bitflags! {
-    /// What [`Fallocate`] does with the range. Linux only, as `fallocate(2)` describes; not every file system knows all.
+    /// What [`Fallocate`] does with the range. Linux only, as `fallocate(2)` describes; not every file system knows
+    /// all.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct FallocateFlags: i32 {
         /// Does not change the file's length.

@@ -119,8 +119,8 @@ impl<'f> Control<'f> {
         Control::with_capacity(space_for(count * size_of::<c_int>()))
     }
 
-    /// Gives the receiver copies of descriptors (`SCM_RIGHTS`, `unix(7)`), up to 253 in one message. On a stream socket at
-    /// least one byte has to be sent with them.
+    /// Gives the receiver copies of descriptors (`SCM_RIGHTS`, `unix(7)`), up to 253 in one message. On a stream socket
+    /// at least one byte has to be sent with them.
     pub fn rights(mut self, descriptors: &[BorrowedFd<'f>]) -> Control<'f> {
         let numbers: Vec<u8> = descriptors.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
         self.push(libc::SOL_SOCKET, libc::SCM_RIGHTS, &numbers);
@@ -182,8 +182,8 @@ pub enum ControlMessage {
 
 /// Takes the control messages out of a buffer that was all zeros when the kernel got it, descriptors first of all.
 ///
-/// It goes by the messages' own lengths and does not ask the header how much there is: the header of an operation that was
-/// cancelled half-way, or that took several turns, need not say so.
+/// It goes by the messages' own lengths and does not ask the header how much there is: the header of an operation that
+/// was cancelled half-way, or that took several turns, need not say so.
 fn take_messages(words: &mut [u64]) -> Vec<ControlMessage> {
     let bytes = bytes_mut(words);
     let mut messages = Vec::new();
@@ -235,8 +235,8 @@ fn received_descriptor(number: c_int) -> OwnedFd {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Received {
-    /// How many bytes were received. With [`RecvFlags::TRUNC`] it is the datagram's whole length, and may be more than the
-    /// parts hold.
+    /// How many bytes were received. With [`RecvFlags::TRUNC`] it is the datagram's whole length, and may be more than
+    /// the parts hold.
     pub len: usize,
     /// Who sent it, if the kernel tells.
     pub peer: Option<Address>,
@@ -285,8 +285,8 @@ impl<'v, 'b, D: Descriptor> RecvMsg<'v, 'b, D> {
         RecvMsg { fd, parts, control: &mut [], peer, header, flags: sys::MSG_CMSG_CLOEXEC }
     }
 
-    /// Takes control messages as well, as many as there is room for. What was to be sent with `room` is forgotten. Does not go
-    /// with [`RecvFlags::WAITALL`].
+    /// Takes control messages as well, as many as there is room for. What was to be sent with `room` is forgotten. Does
+    /// not go with [`RecvFlags::WAITALL`].
     pub fn control(mut self, room: &'v mut Control<'_>) -> RecvMsg<'v, 'b, D> {
         room.len = 0;
         room.words.fill(0);

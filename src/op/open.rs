@@ -13,7 +13,8 @@ use std::{
     os::fd::{BorrowedFd, FromRawFd, OwnedFd},
 };
 
-/// The current directory, as the directory of relative paths. All operations on paths start from it unless told otherwise.
+/// The current directory, as the directory of relative paths. All operations on paths start from it unless told
+/// otherwise.
 // SAFETY: not a descriptor that could be closed, but the number which every call on paths takes for this directory.
 pub const CURRENT_DIR: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
 
@@ -68,7 +69,8 @@ bitflags::bitflags! {
     }
 }
 
-/// Opens a file: `openat(2)`. The output is an [`OwnedFd`], closed on `exec` unless made [`inheritable`](Self::inheritable).
+/// Opens a file: `openat(2)`. The output is an [`OwnedFd`], closed on `exec` unless made
+/// [`inheritable`](Self::inheritable).
 ///
 /// ```
 /// use aio::op::{OpenAt, OpenFlags};
@@ -236,7 +238,8 @@ impl<C: Closable> Op for Close<C> {
     fn raise(self, outcome: Outcome<'_>) -> Result<()> {
         let result = outcome.unit();
         if let Some(fd) = self.given {
-            // An operation that was skipped never ran. After any other error the number may belong to another file already;
+            // An operation that was skipped never ran. After any other error the number may belong to another file
+            // already;
             // `EBADF` is what a chain's `Close` gets whose `OpenAt` failed.
             C::raise_close(self.held, fd, result != Err(Error::Skipped), &outcome);
         }

@@ -12,8 +12,8 @@ use std::{
 
 /// A path for an operation. It is made from `&str`, `&Path`, `&OsStr`, `&CStr`, `String` and `PathBuf`.
 ///
-/// Up to 255 bytes are copied into the operation, longer ones onto the heap; a `&CStr` is used where it is. A path with a
-/// NUL byte makes the operation fail with [`Error::Invalid`].
+/// Up to 255 bytes are copied into the operation, longer ones onto the heap; a `&CStr` is used where it is. A path with
+/// a NUL byte makes the operation fail with [`Error::Invalid`].
 pub struct PathArg<'p> {
     text: Text<'p>,
     inline: [MaybeUninit<u8>; INLINE],

@@ -251,8 +251,8 @@ impl RawOp {
 
     /// Writes the operation to its slot.
     ///
-    /// The [basic](Self::is_basic) ones field by field: copied as a whole they would be read back from the frame in larger
-    /// pieces than they were just written in, which stalls for longer than a no-op takes.
+    /// The [basic](Self::is_basic) ones field by field: copied as a whole they would be read back from the frame in
+    /// larger pieces than they were just written in, which stalls for longer than a no-op takes.
     ///
     /// # Safety
     /// `place` is valid for a write.
@@ -277,8 +277,8 @@ impl RawOp {
 
     /// Whether a success with this result breaks a soft link all the same, because it fell short.
     ///
-    /// The kernel decides by opcode, not by the kind of descriptor: a short read of a socket breaks the chain and a short
-    /// receive does not, unless it asked for everything with `MSG_WAITALL`.
+    /// The kernel decides by opcode, not by the kind of descriptor: a short read of a socket breaks the chain and a
+    /// short receive does not, unless it asked for everything with `MSG_WAITALL`.
     ///
     /// # Safety
     /// The operation's pointers are still valid: the operation was not raised.
@@ -306,8 +306,8 @@ impl RawOp {
         }
     }
 
-    /// Whether it is a receive of everything or nothing. If it cuts a datagram, the kernel breaks a soft link and does not
-    /// tell.
+    /// Whether it is a receive of everything or nothing. If it cuts a datagram, the kernel breaks a soft link and does
+    /// not tell.
     pub fn may_break_in_silence(&self) -> bool {
         matches!(self, RawOp::Recv { flags, .. } if flags & libc::MSG_WAITALL != 0)
     }

@@ -39,8 +39,10 @@ impl SendFlags {
 
 /// Sends to a connected socket: `send(2)`.
 ///
-/// Waits for room if there is none, and may then send a part; with [`WAITALL`](SendFlags::WAITALL) it goes on to the end.
-/// `O_NONBLOCK` makes no difference. If the peer has closed the connection the error is `BrokenPipe`, and never a signal.
+/// Waits for room if there is none, and may then send a part; with [`WAITALL`](SendFlags::WAITALL) it goes on to the
+/// end.
+/// `O_NONBLOCK` makes no difference. If the peer has closed the connection the error is `BrokenPipe`, and never a
+/// signal.
 ///
 /// ```
 /// use aio::op::*;

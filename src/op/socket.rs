@@ -303,8 +303,8 @@ impl<D: Descriptor> Op for Accept<D> {
 
 /// Connects a socket: `connect(2)`.
 ///
-/// Waits until the connection stands or has failed. After [`Op::timeout`] or a failure the socket is of no use any more.
-/// On a datagram socket it sets the address that [`Send`](crate::op::Send) sends to and [`Recv`](crate::op::Recv)
+/// Waits until the connection stands or has failed. After [`Op::timeout`] or a failure the socket is of no use any
+/// more. On a datagram socket it sets the address that [`Send`](crate::op::Send) sends to and [`Recv`](crate::op::Recv)
 /// receives from.
 ///
 /// ```

@@ -339,16 +339,16 @@ pub mod option {
         KeepAlive: bool = libc::SOL_SOCKET, libc::SO_KEEPALIVE, Flag;
         /// `SO_BROADCAST`: a datagram socket may send to broadcast addresses.
         Broadcast: bool = libc::SOL_SOCKET, libc::SO_BROADCAST, Flag;
-        /// `SO_LINGER`: closing waits that long for the peer to take what was sent; zero resets the connection. In whole
-        /// seconds, rounded up.
+        /// `SO_LINGER`: closing waits that long for the peer to take what was sent; zero resets the connection. In
+        /// whole seconds, rounded up.
         Linger: Option<Duration> = libc::SOL_SOCKET, libc::SO_LINGER, Lingering;
         /// `SO_RCVBUF`: bytes that may wait to be received. Linux doubles the number for its own needs, and gives the
         /// double.
         RecvBuffer: u32 = libc::SOL_SOCKET, libc::SO_RCVBUF, Size;
         /// `SO_SNDBUF`: bytes that may wait to be sent; doubled likewise.
         SendBuffer: u32 = libc::SOL_SOCKET, libc::SO_SNDBUF, Size;
-        /// `SO_RCVTIMEO`: how long ordinary system calls wait for data, `None` for ever. For operations of this library use
-        /// [`timeout`](crate::op::Op::timeout).
+        /// `SO_RCVTIMEO`: how long ordinary system calls wait for data, `None` for ever. For operations of this library
+        /// use [`timeout`](crate::op::Op::timeout).
         RecvTimeout: Option<Duration> = libc::SOL_SOCKET, libc::SO_RCVTIMEO, Time;
         /// `SO_SNDTIMEO`: how long ordinary system calls wait for room, `None` for ever; see [`RecvTimeout`].
         SendTimeout: Option<Duration> = libc::SOL_SOCKET, libc::SO_SNDTIMEO, Time;

@@ -39,8 +39,8 @@ impl Clock {
 
 /// Lets time pass. Its end is a success, and does not break a chain.
 ///
-/// It is not early, and late by what the system needs to wake a thread, some 50 µs; short times are not rounded. Zero, and
-/// a time that has passed already, end at once. Times of more than 146 years are cut to that.
+/// It is not early, and late by what the system needs to wake a thread, some 50 µs; short times are not rounded. Zero,
+/// and a time that has passed already, end at once. Times of more than 146 years are cut to that.
 ///
 /// ```
 /// use aio::op::Timeout;
@@ -52,7 +52,8 @@ impl Clock {
 /// # Ok::<(), aio::Error>(())
 /// ```
 ///
-/// `IORING_OP_TIMEOUT`, Linux 5.4; by the monotonic clock and outside a chain it is kept by the engine, which is cheaper.
+/// `IORING_OP_TIMEOUT`, Linux 5.4; by the monotonic clock and outside a chain it is kept by the engine, which is
+/// cheaper.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeout {
     clock: Clock,

@@ -1,8 +1,8 @@
 //! Notices that the process is a fork of the one that made an engine.
 //!
 //! The kernel shares a ring, an epoll descriptor and their wake-up descriptors with a forked child, and the child lacks
-//! the worker threads. An engine must therefore not be touched in a child at all. One page that the kernel wipes on fork
-//! tells in a single load whether that has happened; where there is no such page the process id does.
+//! the worker threads. An engine must therefore not be touched in a child at all. One page that the kernel wipes on
+//! fork tells in a single load whether that has happened; where there is no such page the process id does.
 
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 

@@ -5,9 +5,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 const BATCH: usize = 256;
 
-/// Descriptors stay registered after their event, disarmed by `EPOLLONESHOT`, which spares a call when the next operation
-/// waits for them. A disarmed registration reports nothing, so one that a descriptor's number outlives does no harm: the
-/// kernel drops it with the open file, and arming finds out.
+/// Descriptors stay registered after their event, disarmed by `EPOLLONESHOT`, which spares a call when the next
+/// operation waits for them. A disarmed registration reports nothing, so one that a descriptor's number outlives does
+/// no harm: the kernel drops it with the open file, and arming finds out.
 pub(crate) struct Epoll {
     epoll: OwnedFd,
     /// Per descriptor: what is armed, and whether a registration is known.

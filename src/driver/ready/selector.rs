@@ -6,8 +6,8 @@ use super::poll::Poll;
 use crate::Backend;
 use std::os::fd::RawFd;
 
-/// Interest is one-shot: after an event on a descriptor, or an error, it has to be [armed](Selector::arm) again. Events may
-/// be spurious; whoever gets one attempts the operation and arms again if that would wait.
+/// Interest is one-shot: after an event on a descriptor, or an error, it has to be [armed](Selector::arm) again. Events
+/// may be spurious; whoever gets one attempts the operation and arms again if that would wait.
 pub(crate) enum Selector {
     #[cfg(target_os = "linux")]
     Epoll(Epoll),
@@ -50,7 +50,8 @@ impl Selector {
         }
     }
 
-    /// Reports a descriptor once when one of the events has happened. 0, `-EPERM` if it cannot be waited for, or another
+    /// Reports a descriptor once when one of the events has happened. 0, `-EPERM` if it cannot be waited for, or
+    /// another
     /// `-errno`.
     pub(super) fn arm(&mut self, fd: RawFd, events: u16) -> i32 {
         match self {

@@ -57,8 +57,8 @@ struct Job {
 // thread does not touch what they point to meanwhile: that is the contract of `RawOp` and of `Workers::give`.
 unsafe impl Send for Job {}
 
-/// Performs what an operation has left to do, on whatever thread this is. A signal does not end it; a ring's operations are
-/// not disturbed by signals either. (But for `close`, whose descriptor is gone even so.)
+/// Performs what an operation has left to do, on whatever thread this is. A signal does not end it; a ring's operations
+/// are not disturbed by signals either. (But for `close`, whose descriptor is gone even so.)
 ///
 /// # Safety
 /// As [`perform::now`].

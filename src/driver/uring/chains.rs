@@ -1,10 +1,10 @@
 //! Chains: held together by the kernel, or stepped through by the driver where the kernel cannot.
 //!
 //! A chain of the kernel's may turn out not to have run at all, although nobody cancelled it: an entry that the kernel
-//! refuses when it first looks at it (an unknown flag, say) takes the whole chain with it. Operations that say `ECANCELED`
-//! are therefore held until the whole chain has been answered. If the first of them is among these, the driver steps through
-//! the chain itself, and each operation fails or succeeds in its turn. The same goes for the rest of a chain behind an answer
-//! that is [none](super::again).
+//! refuses when it first looks at it (an unknown flag, say) takes the whole chain with it. Operations that say
+//! `ECANCELED` are therefore held until the whole chain has been answered. If the first of them is among these, the
+//! driver steps through the chain itself, and each operation fails or succeeds in its turn. The same goes for the rest
+//! of a chain behind an answer that is [none](super::again).
 
 use super::{Uring, again::Remedy, direct, encode};
 use crate::{
@@ -81,8 +81,8 @@ impl Uring {
     /// # Safety
     /// That is so, and the slot is not finished.
     pub(super) unsafe fn settle_chained(&mut self, slot: *mut Slot) {
-        // SAFETY: promised by the caller. The head stays in place until the last slot of the chain is finished, for all have
-        // one waiter.
+        // SAFETY: promised by the caller. The head stays in place until the last slot of the chain is finished, for all
+        // have one waiter.
         unsafe {
             let head = (*slot).chained().head;
             let chain = (*head).chained();

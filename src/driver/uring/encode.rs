@@ -44,8 +44,8 @@ impl Fields {
 
 /// Writes the whole entry for an operation that is [basic](RawOp::is_basic); tells whether it is.
 ///
-/// Field by field: an entry that the crate builds goes through the frame, and copying it while its parts are still on their
-/// way to memory stalls for longer than a no-op takes.
+/// Field by field: an entry that the crate builds goes through the frame, and copying it while its parts are still on
+/// their way to memory stalls for longer than a no-op takes.
 ///
 /// # Safety
 /// `entry` is a place in the submission queue.
@@ -75,8 +75,8 @@ pub(super) unsafe fn write_common(op: &RawOp, entry: *mut Entry, flags: Flags, u
     true
 }
 
-/// The entry for any other operation, but for flags of a chain and `user_data`. Its pointers are the operation's own, or
-/// point into the slot.
+/// The entry for any other operation, but for flags of a chain and `user_data`. Its pointers are the operation's own,
+/// or point into the slot.
 pub(super) fn encode(slot: &Slot) -> Entry {
     let mut op = slot.op;
     let mut fixed = false;

@@ -70,7 +70,8 @@ impl Queues {
         let at = |offset: u32| ring.start.wrapping_add(offset as usize);
         if params.flags & SETUP_NO_SQARRAY == 0 {
             for i in 0..params.sq_entries {
-                // SAFETY: the kernel says that the array is there, and it is within the mapping. Entry i goes by index i.
+                // SAFETY: the kernel says that the array is there, and it is within the mapping. Entry i goes by index
+                // i.
                 unsafe { at(params.sq_off.array).cast::<u32>().add(i as usize).write(i) };
             }
         }

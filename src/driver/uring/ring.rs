@@ -223,7 +223,8 @@ impl Ring {
         self.queues.publish_taken();
     }
 
-    /// `io_uring_enter(2)`: submits all that is queued, runs deferred work, and waits for `want` completions for at most
+    /// `io_uring_enter(2)`: submits all that is queued, runs deferred work, and waits for `want` completions for at
+    /// most
     /// `limit` nanoseconds. The error is a bare number.
     #[inline]
     pub(super) fn enter(&mut self, want: u32, limit: Option<u64>) -> Result<(), i32> {
@@ -248,7 +249,8 @@ impl Ring {
 
     #[inline]
     fn call(&self, submit: u32, want: u32, flags: u32, argument: *const u8, size: usize) -> Result<(), i32> {
-        // SAFETY: the entries queued are valid (contract of `advance`); the argument is null, or lies on the caller's frame.
+        // SAFETY: the entries queued are valid (contract of `advance`); the argument is null, or lies on the caller's
+        // frame.
         let result =
             ret(unsafe { libc::syscall(libc::SYS_io_uring_enter, self.enter_fd, submit, want, flags, argument, size) }
                 as i32);

@@ -35,7 +35,8 @@ impl Support {
             listen: has(opcode::Listen::CODE),
             // The probe does not tell about commands of sockets; they came with the futex opcodes in 6.7.
             socket_options: has(opcode::FutexWait::CODE),
-            // Files are looked up late since 5.17, when this feature bit came; `IORING_TIMEOUT_ETIME_SUCCESS` is of 5.16.
+            // Files are looked up late since 5.17, when this feature bit came; `IORING_TIMEOUT_ETIME_SUCCESS` is of
+            // 5.16.
             links_late: ring.skips_completions(),
             // Both came in 5.19, with the socket opcode.
             waits_nonblocking: has(opcode::Socket::CODE),
