@@ -32,6 +32,8 @@ readonly SKIPPED=(
     a_ring_that_is_demanded_gives_the_reason
     a_ring_demanded_by_the_environment_gives_the_reason_too
     the_automatic_choice_falls_back_to_the_emulation
+    too_little_lockable_memory_falls_back_or_says_which_limit_to_raise
+    being_out_of_descriptors_is_told_and_not_hidden_by_a_fallback
 )
 
 die() {
