@@ -7,10 +7,7 @@ use common::{each_engine, in_own_process, leaks_no_descriptor, os, write_only};
 use std::{
     cell::RefCell,
     fs::{self, File},
-    os::{
-        fd::{AsFd, BorrowedFd, IntoRawFd},
-        unix::fs::FileExt,
-    },
+    os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     time::Duration,
 };
@@ -26,15 +23,7 @@ fn open_bystanders(files: &RefCell<Vec<File>>) {
 
 #[track_caller]
 fn assert_all_open(files: RefCell<Vec<File>>, when: &str) {
-    let files = files.into_inner();
-    assert!(!files.is_empty(), "the code that opens them did not run");
-    let mut content = [0u8; 9];
-    let open = files.iter().all(|file| file.read_at(&mut content, 0).is_ok() && &content == b"bystander");
-    if !open {
-        // Dropping a closed one aborts the process, before the message below is seen.
-        files.into_iter().for_each(|file| _ = file.into_raw_fd());
-    }
-    assert!(open, "{when}: a file that was opened meanwhile is closed");
+    common::assert_all_open(files.into_inner(), when);
 }
 
 /// A directory with files that are named by numbers and contain their number, four times.

@@ -10,10 +10,7 @@ use common::{each_engine, in_own_process, leaks_no_descriptor};
 use std::{
     cell::{Cell, RefCell},
     fs::File,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd},
-        unix::fs::FileExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -39,15 +36,7 @@ impl Bystanders {
 
     #[track_caller]
     fn assert_all_open(self, when: &str) {
-        let files = self.0.into_inner();
-        assert!(!files.is_empty(), "the code that opens them did not run");
-        let mut content = [0u8; 9];
-        let open = files.iter().all(|file| file.read_at(&mut content, 0).is_ok() && &content == b"bystander");
-        if !open {
-            // Dropping a closed one aborts the process, before the message below is seen.
-            files.into_iter().for_each(|file| _ = file.into_raw_fd());
-        }
-        assert!(open, "{when}: a file that was opened meanwhile is closed");
+        common::assert_all_open(self.0.into_inner(), when);
     }
 }
 

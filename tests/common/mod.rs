@@ -166,6 +166,20 @@ pub fn os<T>(number: i32) -> aio::Result<T> {
     Err(aio::Error::Os(aio::Errno::new(number)))
 }
 
+/// Fails if one of the files that [`file_with`]`(b"bystander")` has made was closed behind its owner's back.
+#[track_caller]
+pub fn assert_all_open(files: Vec<File>, when: &str) {
+    use std::os::{fd::IntoRawFd, unix::fs::FileExt};
+    assert!(!files.is_empty(), "the code that opens them did not run");
+    let mut content = [0u8; 9];
+    let open = files.iter().all(|file| file.read_at(&mut content, 0).is_ok() && &content == b"bystander");
+    if !open {
+        // Dropping a closed one aborts the process, before the message below is seen.
+        files.into_iter().for_each(|file| _ = file.into_raw_fd());
+    }
+    assert!(open, "{when}: a file that was opened meanwhile is closed");
+}
+
 /// How many descriptors this process has.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
