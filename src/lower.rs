@@ -166,6 +166,8 @@ impl<'e> Lower<'e> {
     /// descriptors that nobody will ask for now. `slots` are those of the batch, in order.
     #[cold]
     pub(crate) fn abandon(&mut self, slots: &[*mut Slot]) {
+        // What panicked may have forked before.
+        self.check_alive();
         let (pushed, complete) = (self.pushed as usize, (self.pushed - self.open) as usize);
         let mut raise = Raise::new(self.engine);
         // SAFETY: promised to `new`; these were submitted, and none is in flight after the drain.

@@ -254,3 +254,34 @@ fn a_fork_in_as_fd_aborts_the_child_and_is_nothing_to_the_parent() {
         });
     });
 }
+
+#[test]
+fn a_fork_in_as_fd_that_panics_in_the_child_is_not_drained_there() {
+    struct ForksAndPanics<'f>(&'f File, &'f Cell<i32>);
+    impl AsFd for ForksAndPanics<'_> {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            // SAFETY: the child runs nothing but the library's way out, which aborts it; the alarm ends it if that hangs.
+            self.1.set(unsafe { libc::fork() });
+            if self.1.get() == 0 {
+                // SAFETY: as above.
+                unsafe { libc::alarm(5) };
+                panic!("in the child only");
+            }
+            self.0.as_fd()
+        }
+    }
+    in_own_process("a_fork_in_as_fd_that_panics_in_the_child_is_not_drained_there", || {
+        each_engine(|engine| {
+            let (file, child, (output, input)) = (file_with(b"abcd"), Cell::new(-1), common::pipe());
+            let (mut x, mut y) = ([0u8; 4], [0u8; 4]);
+            // The first read is in flight when the child unwinds.
+            let done = aio::complete((
+                Read::new(&output, &mut x),
+                Read::new(ForksAndPanics(&file, &child), &mut y).at(0),
+                Write::new(&input, b"over"),
+            ));
+            assert_eq!(Forked(child.get()).wait(), 128 + libc::SIGABRT, "{}: the child is to be aborted", engine.name);
+            assert_eq!(done.unwrap().results, (Ok(4), Ok(4), Ok(4)), "{}", engine.name);
+        });
+    });
+}
