@@ -20,7 +20,7 @@ use crate::{
     op::Op,
     sealed::Sealed,
 };
-use std::mem::MaybeUninit;
+use std::{any::type_name, mem::MaybeUninit};
 
 /// What [`complete`](crate::complete) gives: every operation's own result, and how many of them are errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +209,10 @@ impl<L: Last> Batch for L {
         let mut slots = MaybeUninit::uninit();
         let place = &raw mut slots;
         // SAFETY: `self` and `slots` stay where they are, untouched, until `run_to_end` has returned.
-        unsafe { run_to_end(engine, L::LEN, || located::<L>(place, 1), |cx| self.lower_into(&mut *place, cx)) };
+        unsafe {
+            let what = type_name::<L>();
+            run_to_end(engine, L::LEN, what, || located::<L>(place, 1), |cx| self.lower_into(&mut *place, cx));
+        }
         let mut cx = Raising(Raise::new(engine));
         // SAFETY: lowered above, and `run_to_end` returns when all of them are finished.
         let results = unsafe { self.raise_from(&slots, &mut cx) };

@@ -112,8 +112,8 @@ impl Drop for AbortOnUnwind {
     }
 }
 
-/// Lowers a batch of `expected` operations and returns when all of them are finished. `slots` tells where they are, in
-/// order.
+/// Lowers a batch of `expected` operations and returns when all of them are finished: the thread waits, or the calling
+/// task. `slots` tells where they are, in order; `what` is the batch's type, for reports.
 ///
 /// # Safety
 /// The slots that `lower` pushes, and everything their operations point to, stay in place and untouched until this
@@ -122,9 +122,14 @@ impl Drop for AbortOnUnwind {
 pub(crate) unsafe fn run_to_end(
     engine: &Engine,
     expected: u32,
+    what: &'static str,
     slots: impl Fn() -> Vec<*mut Slot>,
     lower: impl FnOnce(&mut Lower<'_>),
 ) {
+    if let Some(runtime) = engine.scheduler() {
+        // SAFETY: promised by the caller.
+        return unsafe { runtime.run_to_end(expected, what, &slots, lower) };
+    }
     /// Lowering calls user code (`AsFd`). If that panics, what was submitted before is ended before the frame goes. The
     /// guard is a local, so nobody can forget it.
     struct EndOnUnwind<'a, 'e, S: Fn() -> Vec<*mut Slot>>(&'a mut Lower<'e>, S);

@@ -21,6 +21,7 @@ pub(crate) mod wheel;
 
 use crate::{op::RawOp, stats::Stats};
 use slot::{Link, Slot, Waiter};
+use std::os::fd::RawFd;
 
 /// The engine of one thread.
 pub(crate) enum Driver {
@@ -79,6 +80,34 @@ impl Driver {
                 let _ = want;
                 ready.turn();
             }
+        }
+    }
+
+    /// As [`turn`](Self::turn), without waiting. Unless it is `thorough`, it makes no system call and looks at no clock
+    /// without a sign that something is to be done.
+    pub(crate) fn poll(&mut self, thorough: bool) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.poll(thorough),
+            Driver::Ready(ready) => ready.poll(thorough),
+        }
+    }
+
+    /// The descriptor that is readable when `poll` has something to do, timers apart. The `poll(2)` emulation has none.
+    pub(crate) fn pollable(&self) -> Option<RawFd> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => Some(uring.pollable()),
+            Driver::Ready(ready) => ready.pollable(),
+        }
+    }
+
+    /// When the next timer fires, in monotonic nanoseconds. May be too early.
+    pub(crate) fn next_timer(&self) -> Option<u64> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.next_timer(),
+            Driver::Ready(ready) => ready.next_timer(),
         }
     }
 

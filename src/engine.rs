@@ -2,6 +2,7 @@
 
 use crate::{
     Config, SetupError,
+    coro::Runtime,
     driver::{
         Driver,
         slot::{Slot, Waiter},
@@ -13,6 +14,7 @@ use crate::{
 use std::{
     cell::{Cell, UnsafeCell},
     marker::PhantomData,
+    os::fd::RawFd,
     ptr,
 };
 
@@ -24,6 +26,8 @@ pub struct Engine {
     config: Config,
     /// The process that made it. In a forked child it must not be touched.
     life: Life,
+    /// Set once by the scheduler that owns the engine.
+    scheduler: Cell<*const Runtime>,
     /// What the process did with `SIGPIPE` when the engine was made.
     sigpipe_is_live: bool,
     /// Rings belong to their thread.
@@ -36,6 +40,7 @@ impl Engine {
             driver: UnsafeCell::new(config.make_driver()?),
             config,
             life: Life::current(),
+            scheduler: Cell::new(ptr::null()),
             sigpipe_is_live: sys::sigpipe_is_live(),
             _not_send: PhantomData,
         })
@@ -86,6 +91,31 @@ impl Engine {
     pub(crate) unsafe fn cancel(&self, slot: *mut Slot) {
         // SAFETY: promised by the caller; see `driver` for the borrow.
         unsafe { (*self.driver.get()).cancel(slot) }
+    }
+
+    /// As [`Driver::poll`].
+    pub(crate) fn poll(&self, thorough: bool) {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).poll(thorough) }
+    }
+
+    /// As [`Driver::pollable`].
+    pub(crate) fn pollable(&self) -> Option<RawFd> {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).pollable() }
+    }
+
+    /// As [`Driver::next_timer`].
+    pub(crate) fn next_timer(&self) -> Option<u64> {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).next_timer() }
+    }
+
+    /// The scheduler whose tasks use this engine, if it is not a plain thread's.
+    #[inline]
+    pub(crate) fn scheduler(&self) -> Option<&Runtime> {
+        // SAFETY: the scheduler owns the engine, so it lives as long.
+        unsafe { self.scheduler.get().as_ref() }
     }
 
     pub(crate) fn release_opened(&self, opened: i32, closed: bool) {
@@ -176,19 +206,38 @@ pub(crate) fn existing<R>(f: impl FnOnce(&Engine) -> R) -> Option<R> {
 
 /// Makes `config`'s engine the thread's while `f` runs.
 pub(crate) fn scoped<R>(config: Config, f: impl FnOnce() -> R) -> Result<R, SetupError> {
-    struct Restore {
-        engine: *mut Engine,
-        previous: *const Engine,
-    }
-    impl Drop for Restore {
+    struct Owner(*mut Engine);
+    impl Drop for Owner {
         fn drop(&mut self) {
-            CURRENT.set(self.previous);
             // SAFETY: made by `Box::into_raw` below; nothing leads to it any more, for `f` has returned or unwound, and
             // every frame that uses an engine waits for its operations.
-            drop_unless_forked(unsafe { Box::from_raw(self.engine) });
+            drop_unless_forked(unsafe { Box::from_raw(self.0) });
         }
     }
-    let engine = Box::into_raw(Box::new(Engine::new(config)?));
-    let _restore = Restore { engine, previous: CURRENT.replace(engine) };
+    let owner = Owner(Box::into_raw(Box::new(Engine::new(config)?)));
+    // SAFETY: dropped before `owner`.
+    let _current = unsafe { make_current(owner.0) };
     Ok(f())
+}
+
+/// Makes an engine the thread's until the guard is dropped.
+///
+/// # Safety
+/// The engine outlives the guard, which is dropped on this thread, in the reverse order of such guards.
+pub(crate) unsafe fn make_current(engine: *const Engine) -> impl Drop {
+    struct Restore(*const Engine);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    Restore(CURRENT.replace(engine))
+}
+
+/// Makes a scheduler's engine lead to it.
+///
+/// # Safety
+/// The scheduler owns the engine.
+pub(crate) unsafe fn attach(engine: &Engine, scheduler: *const Runtime) {
+    engine.scheduler.set(scheduler);
 }

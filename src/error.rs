@@ -32,6 +32,17 @@ pub enum Error {
     /// The operation's own [`timeout`](crate::op::Op::timeout) expired before it had a result.
     #[error("the operation timed out")]
     TimedOut,
+    /// A task would have to wait for another task where it must not be suspended: while it panics, or inside
+    /// [`coro::no_suspend`](crate::coro::no_suspend).
+    #[error("a task cannot wait for another one while it panics, or inside coro::no_suspend")]
+    NoSuspend,
+    /// Every task waits for another one, so none would ever go on. The tasks, and what each waits for, were printed to
+    /// standard error.
+    #[error("deadlock: every task waits for another one")]
+    Deadlock,
+    /// What is waited for belongs to another runtime, or to none, and nothing here can end the wait.
+    #[error("nothing in this runtime can end the wait: it is for something of another runtime, or outside of any")]
+    WrongRuntime,
     /// The operating system refused the operation.
     #[error(transparent)]
     Os(#[from] Errno),
@@ -63,7 +74,8 @@ impl Error {
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Error::Canceled => Errno::new(libc::ECANCELED).kind(),
-            Error::Skipped => io::ErrorKind::Other,
+            Error::Skipped | Error::NoSuspend | Error::WrongRuntime => io::ErrorKind::Other,
+            Error::Deadlock => Errno::new(libc::EDEADLK).kind(),
             Error::TimedOut => io::ErrorKind::TimedOut,
             Error::Os(errno) => errno.kind(),
             Error::Invalid(_) => io::ErrorKind::InvalidInput,
@@ -188,6 +200,12 @@ pub enum SetupError {
     /// `Config::set_default` was called a second time, or after an engine had been made from the defaults.
     #[error("the process-wide configuration is already in use; call set_default once, before the first operation")]
     AlreadyConfigured,
+    /// `coro::run` was called on a thread that is inside a runtime already.
+    #[error("this thread is inside a coroutine runtime already; spawn a task in it, or use another thread")]
+    InsideRuntime,
+    /// `coro::run` was called while a panic unwinds, when tasks cannot be switched.
+    #[error("a coroutine runtime cannot be started while a panic unwinds")]
+    Panicking,
 }
 
 /// A system call that sets up an engine.

@@ -82,24 +82,35 @@
 
 #[allow(unsafe_code)]
 mod batch;
+mod blocking;
 mod buf;
 #[allow(unsafe_code)]
 mod complete;
 mod config;
+#[allow(unsafe_code)]
+pub mod coro;
 mod descriptor;
 #[allow(unsafe_code)]
 mod driver;
 #[allow(unsafe_code)]
 mod engine;
 mod error;
+pub mod fs;
 mod link;
 #[allow(unsafe_code)]
 mod lower;
+pub mod net;
 pub mod op;
 mod probe;
+pub mod process;
+pub mod signal;
 mod stats;
+pub mod stdio;
+#[allow(unsafe_code)]
+pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
+mod transfer;
 
 pub use batch::{Batch, Done, Entry, ForEach, Job, Last, Windowed, windowed};
 pub use buf::{Buf, BufMut, Shared, SharedPart, Spare, spare};

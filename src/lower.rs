@@ -3,7 +3,10 @@
 use crate::{
     Closing, Errno, Error, Result,
     complete::cancel_and_drain,
-    driver::slot::{Link, Slot, Waiter},
+    driver::{
+        perform,
+        slot::{Link, Slot, Waiter, finish},
+    },
     engine::Engine,
     op::{RawOp, Target},
 };
@@ -29,6 +32,8 @@ pub struct Lower<'e> {
     open: u32,
     /// The time limit that the operation being lowered is under.
     limit: Option<Duration>,
+    /// The task that runs the batch was cancelled, or its time is up: nothing is started, and this is why.
+    refused: Option<Error>,
     /// Chains of this batch are numbered from here on.
     first_chain: u64,
     /// The `Open` of this chain whose descriptor still wants a `Close`.
@@ -64,10 +69,16 @@ impl<'e> Lower<'e> {
             pushed: 0,
             open: 0,
             limit: None,
+            refused: None,
             first_chain: block_of_chains(expected),
             opened: ptr::null_mut(),
             opens_for: ptr::null(),
         }
+    }
+
+    /// From here on every operation ends at once, as if it had been cancelled (or had timed out).
+    pub(crate) fn refuse(&mut self, why: Error) {
+        self.refused = Some(why);
     }
 
     /// Whether writing to a socket whose peer is gone would raise `SIGPIPE`.
@@ -112,7 +123,7 @@ impl<'e> Lower<'e> {
     #[inline]
     pub(crate) fn push(&mut self, slot: *mut Slot, op: RawOp, link: Link) {
         self.pushed += 1;
-        let alone = link == Link::None && self.chain_head.is_null() && self.limit.is_none();
+        let alone = link == Link::None && self.chain_head.is_null() && self.limit.is_none() && self.refused.is_none();
         if alone && op.is_basic() && !op.names_opened() {
             // SAFETY: the caller hands out memory for one slot, which nobody else uses; the rest was promised to `new`.
             unsafe { self.engine.submit_basic(slot, op, self.waiter, self.alone) };
@@ -148,7 +159,12 @@ impl<'e> Lower<'e> {
             self.open = 0;
             self.opens_for = ptr::null();
             // SAFETY: a whole chain; the rest was promised to `new`.
-            unsafe { self.engine.submit(head, self.alone) };
+            unsafe {
+                match self.refused {
+                    None => self.engine.submit(head, self.alone),
+                    Some(why) => refuse_chain(head, why),
+                }
+            }
         }
     }
 
@@ -197,6 +213,38 @@ impl<'e> Lower<'e> {
                     close(fd.number());
                 }
             }
+        }
+    }
+}
+
+/// Ends a chain without starting it.
+///
+/// # Safety
+/// As [`Engine::submit`].
+#[cold]
+unsafe fn refuse_chain(head: *mut Slot, why: Error) {
+    let (mut next, mut broken) = (head, false);
+    while !next.is_null() {
+        // SAFETY: promised by the caller; a slot is not touched after `finish`.
+        unsafe {
+            let slot = &*next;
+            let result = match slot.op {
+                // A descriptor that was given away to be closed would be lost otherwise.
+                RawOp::Close { fd } if !broken && fd.is_opened() => -libc::EBADF,
+                RawOp::Close { .. } if !broken => perform::now(&slot.op),
+                _ => -libc::ECANCELED,
+            };
+            if why == Error::TimedOut {
+                slot.set_expired();
+            }
+            slot.set_result(result);
+            broken = match slot.link() {
+                Link::None => false,
+                Link::Soft => result < 0,
+                Link::Hard => broken,
+            };
+            let after = if slot.link() == Link::None { ptr::null_mut() } else { slot.next() };
+            finish(mem::replace(&mut next, after));
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     sealed::Sealed,
 };
 use std::{
+    any::type_name,
     mem::{self, ManuallyDrop, MaybeUninit},
     ptr,
 };
@@ -84,7 +85,7 @@ fn run_slice<L: Last>(
         }
     };
     // SAFETY: entries and slots are exclusively borrowed until this returns, so they neither move nor change.
-    unsafe { run_to_end(engine, slot_count::<L>(count), || located::<L>(places, count), lower) };
+    unsafe { run_to_end(engine, slot_count::<L>(count), type_name::<L>(), || located::<L>(places, count), lower) };
     Ok(())
 }
 
@@ -218,7 +219,7 @@ impl<L: Last> Batch for &mut [Job<L>] {
             }
         };
         // SAFETY: the jobs are exclusively borrowed, so they neither move nor change until this returns.
-        unsafe { run_to_end(engine, expected, slots, lower) };
+        unsafe { run_to_end(engine, expected, type_name::<L>(), slots, lower) };
         let mut cx = Raising(Raise::new(engine));
         for job in self.iter_mut().filter(|job| job.running) {
             let State::Ready(entry) = mem::replace(&mut job.state, State::Empty) else { continue };

@@ -5,12 +5,14 @@ use super::{Batch, Done, Entry, Last, Raising, located};
 use crate::{
     BatchError, SetupError,
     complete::{AbortOnUnwind, cancel_and_drain},
-    driver::slot::{Waiter, Woken},
+    coro::Runtime,
+    driver::slot::{Slot, Waiter, Woken},
     engine::Engine,
     lower::{Lower, Raise},
     sealed::Sealed,
 };
 use std::{
+    any::type_name,
     fmt,
     mem::MaybeUninit,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -216,9 +218,14 @@ impl<L: Last> Window<'_, L> {
         F: FnMut(usize, L::Results),
     {
         let mut iterator = iterator.fuse();
-        let mut count = 0;
+        let (mut count, mut interrupted) = (0, false);
         loop {
             while let Some(&at) = self.free.last() {
+                if interrupted {
+                    break;
+                }
+                // If it is, one more is started and refused, so that the results tell.
+                interrupted = self.engine.scheduler().is_some_and(|runtime| runtime.interruption().is_some());
                 let entry = iterator.next();
                 if !self.engine.is_alive() {
                     return Err(SetupError::Forked);
@@ -250,6 +257,9 @@ impl<L: Last> Window<'_, L> {
             (*place).waiter = Waiter::listed(L::LEN, &raw const *self.woken);
             let entry = (*place).entry.insert(entry);
             let mut cx = Lower::new(self.engine, &raw const (*place).waiter, L::LEN, false);
+            if let Some(why) = self.engine.scheduler().and_then(Runtime::interruption) {
+                cx.refuse(why);
+            }
             // Lowering calls user code (`AsFd`), which may panic.
             let lowered = catch_unwind(AssertUnwindSafe(|| entry.lower_into(&mut (*place).slots, &mut cx)));
             if let Err(panic) = lowered {
@@ -264,11 +274,29 @@ impl<L: Last> Window<'_, L> {
 
     /// Waits until something is finished.
     fn wait(&self) {
+        if let Some(runtime) = self.engine.scheduler() {
+            // SAFETY: what is in flight was submitted, and its places stay.
+            return unsafe { runtime.await_any(&self.woken, type_name::<L>(), &|| self.in_flight().0) };
+        }
         let guard = AbortOnUnwind;
         while self.woken.is_empty() {
             self.engine.turn(1);
         }
         std::mem::forget(guard);
+    }
+
+    /// The slots that are in flight, and who waits for them.
+    fn in_flight(&self) -> (Vec<*mut Slot>, Vec<*const Waiter>) {
+        let (mut slots, mut waiters) = (Vec::new(), Vec::new());
+        for at in (0..self.width).filter(|at| !self.free.contains(at)) {
+            let place = self.places.wrapping_add(at);
+            // SAFETY: only addresses are taken.
+            unsafe {
+                L::locate(&raw mut (*place).slots, &mut slots);
+                waiters.push(&raw const (*place).waiter);
+            }
+        }
+        (slots, waiters)
     }
 
     /// Raises the results of a unit that is finished, and frees its place.
@@ -292,15 +320,7 @@ impl<L: Last> Window<'_, L> {
     /// After a panic: ends everything that is in flight. What it has produced is dropped.
     fn cancel_all(&mut self) {
         let guard = AbortOnUnwind;
-        let (mut slots, mut waiters) = (Vec::new(), Vec::new());
-        for at in (0..self.width).filter(|at| !self.free.contains(at)) {
-            let place = self.places.wrapping_add(at);
-            // SAFETY: only addresses are taken.
-            unsafe {
-                L::locate(&raw mut (*place).slots, &mut slots);
-                waiters.push(&raw const (*place).waiter);
-            }
-        }
+        let (slots, waiters) = self.in_flight();
         // SAFETY: those units were submitted and their places stay.
         unsafe { cancel_and_drain(self.engine, &slots, &waiters) };
         std::mem::forget(guard);

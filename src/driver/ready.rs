@@ -332,10 +332,39 @@ impl Ready {
             return self.run();
         }
         let limit = self.until_next();
-        let waits = self.parked.is_empty() && self.workers.busy() == 0;
-        if waits && limit.is_none() {
+        if limit.is_none() && !self.waits_for_events() {
             fatal("nothing is left to wait for, yet an operation is not finished", libc::EDEADLK);
         }
+        self.look(limit);
+    }
+
+    /// As [`Driver::poll`](super::Driver::poll).
+    pub(crate) fn poll(&mut self, thorough: bool) {
+        self.run();
+        if thorough && self.waits_for_events() {
+            self.look(Some(0));
+        } else if thorough {
+            self.expire();
+            self.run();
+        }
+    }
+
+    /// As [`Driver::pollable`](super::Driver::pollable).
+    pub(crate) fn pollable(&self) -> Option<RawFd> {
+        self.selector.pollable()
+    }
+
+    /// As [`Driver::next_timer`](super::Driver::next_timer).
+    pub(crate) fn next_timer(&self) -> Option<u64> {
+        self.until_next().map(|nanos| sys::monotonic().saturating_add(nanos))
+    }
+
+    fn waits_for_events(&self) -> bool {
+        !self.parked.is_empty() || self.workers.busy() > 0
+    }
+
+    /// Waits for events, at most for `limit` nanoseconds, and handles them and whatever else is due.
+    fn look(&mut self, limit: Option<u64>) {
         self.stats.waits += 1;
         let mut events = std::mem::take(&mut self.events);
         match self.selector.wait(limit, &mut events) {

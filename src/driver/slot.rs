@@ -485,20 +485,44 @@ impl Waiter {
 }
 
 /// A list of waiters whose slots are all finished.
-pub(crate) struct Woken(Cell<*const Waiter>);
+pub(crate) struct Woken {
+    first: Cell<*const Waiter>,
+    /// Told when the list gets its next entry, once.
+    bell: Cell<*const Waiter>,
+}
 
 impl Woken {
     pub(crate) fn new() -> Woken {
-        Woken(Cell::new(ptr::null()))
+        Woken { first: Cell::new(ptr::null()), bell: Cell::new(ptr::null()) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.get().is_null()
+        self.first.get().is_null()
+    }
+
+    /// Has `bell`, which waits for one, told when the list gets its next entry; or no longer, if it is null.
+    ///
+    /// # Safety
+    /// `bell` is valid until it was told, or this was called again.
+    pub(crate) unsafe fn set_bell(&self, bell: *const Waiter) {
+        self.bell.set(bell);
+    }
+
+    /// # Safety
+    /// `waiter` is valid, and stays so until it was taken off.
+    unsafe fn push(&self, waiter: *const Waiter) {
+        // SAFETY: promised by the caller.
+        unsafe { (*waiter).next.set(self.first.replace(waiter)) };
+        let bell = self.bell.replace(ptr::null());
+        if !bell.is_null() {
+            // SAFETY: promised to `set_bell`.
+            unsafe { tell(bell, 1) };
+        }
     }
 
     /// Takes a waiter off, if it is on the list.
     pub(crate) fn remove(&self, waiter: *const Waiter) {
-        let mut link = &self.0;
+        let mut link = &self.first;
         while !link.get().is_null() {
             // SAFETY: what is on the list stays valid until it has been taken off.
             let at = unsafe { &*link.get() };
@@ -510,14 +534,23 @@ impl Woken {
         }
     }
 
-    /// Takes the one that was finished last.
+    /// Turns the list around: those that were finished first come first.
+    pub(crate) fn oldest_first(&self) {
+        let mut rest = self.first.replace(ptr::null());
+        while !rest.is_null() {
+            // SAFETY: what is on the list stays valid until it has been taken off.
+            rest = unsafe { (*rest).next.replace(self.first.replace(rest)) };
+        }
+    }
+
+    /// Takes the first; without `oldest_first` that is the one that was finished last.
     pub(crate) fn pop(&self) -> Option<*const Waiter> {
-        let waiter = self.0.get();
+        let waiter = self.first.get();
         if waiter.is_null() {
             return None;
         }
         // SAFETY: a waiter on the list stays valid until it has been taken off: its owner waits for that.
-        self.0.set(unsafe { (*waiter).next.get() });
+        self.first.set(unsafe { (*waiter).next.get() });
         Some(waiter)
     }
 }
@@ -547,7 +580,7 @@ pub(crate) unsafe fn tell(waiter: *const Waiter, count: u32) {
         let pending = (*waiter).pending.get() - count;
         (*waiter).pending.set(pending);
         if pending == 0 && !(*waiter).woken.is_null() {
-            (*waiter).next.set((*(*waiter).woken).0.replace(waiter));
+            (*(*waiter).woken).push(waiter);
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 use direct::DirectFiles;
 use io_uring::squeue::{Entry, Flags};
-use std::ptr;
+use std::{os::fd::RawFd, ptr};
 
 /// What the low bits of `user_data` say an entry is to its slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -258,6 +258,27 @@ impl Uring {
         if !self.wheel.is_empty() {
             self.expire();
         }
+    }
+
+    /// As [`Driver::poll`](super::Driver::poll).
+    pub(crate) fn poll(&mut self, thorough: bool) {
+        if self.ring.has_queued() || self.ring.has_deferred() {
+            self.enter(0, None);
+        }
+        self.reap();
+        if thorough && !self.wheel.is_empty() {
+            self.expire();
+        }
+    }
+
+    /// As [`Driver::pollable`](super::Driver::pollable).
+    pub(crate) fn pollable(&self) -> RawFd {
+        self.ring.fd()
+    }
+
+    /// As [`Driver::next_timer`](super::Driver::next_timer).
+    pub(crate) fn next_timer(&self) -> Option<u64> {
+        self.wheel.next()
     }
 
     /// How many completions to wait for. Not more than one if what completes may lead to something being started that

@@ -38,6 +38,10 @@ impl Epoll {
         })
     }
 
+    pub(super) fn fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+
     fn control(&mut self, action: i32, fd: RawFd, events: u32) -> i32 {
         self.registrations += 1;
         let mut event = libc::epoll_event { events, u64: fd as u64 };

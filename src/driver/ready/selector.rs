@@ -32,6 +32,15 @@ impl Selector {
         }
     }
 
+    /// A descriptor that is readable while `wait` has something to report.
+    pub(super) fn pollable(&self) -> Option<RawFd> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Selector::Epoll(epoll) => Some(epoll.fd()),
+            Selector::Poll(_) => None,
+        }
+    }
+
     /// How many system calls [`arm`](Self::arm) and [`disarm`](Self::disarm) have made.
     pub(super) fn registrations(&self) -> u64 {
         match self {

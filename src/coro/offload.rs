@@ -1,0 +1,317 @@
+//! Blocking code, on threads, while the task waits.
+
+use super::{
+    interrupt,
+    runtime::Runtime,
+    task::Head,
+    wait::{Ender, Reason, Wake},
+};
+use crate::{Result, complete::AbortOnUnwind};
+use std::{
+    cell::{Cell, RefCell, UnsafeCell},
+    collections::VecDeque,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Runs blocking code on a worker thread while the calling task waits and the others go on. It may borrow.
+///
+/// The wait cannot be interrupted, for the code uses what it borrows until it ends. Give it a chance to end earlier with
+/// [`offload_with`]. A panic goes on in the caller.
+///
+/// With [`max_workers(0)`](super::Config::max_workers) the code runs on the runtime's own thread, on the thread's stack;
+/// outside a runtime, while a panic unwinds, and inside [`no_suspend`](super::no_suspend), it just runs.
+///
+/// ```
+/// use aio::coro;
+///
+/// let data = vec![3, 1, 2];
+/// coro::run(|| {
+///     let sum = coro::offload(|| data.iter().sum::<i32>())?;      // something slow
+///     assert_eq!(sum, 6);
+///     Ok::<(), aio::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Canceled`](crate::Error::Canceled) or [`Error::TimedOut`](crate::Error::TimedOut) if the task is cancelled, or late, already; `f` is not called.
+pub fn offload<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T> {
+    offload_with(|_| f())
+}
+
+/// As [`offload`], for code that can end early: the token tells it when nobody needs its result any more.
+///
+/// ```
+/// use aio::coro;
+/// use std::time::Duration;
+///
+/// coro::run(|| {
+///     let rounds = coro::timeout(Duration::from_millis(5), || {
+///         coro::offload_with(|token| {
+///             let mut rounds = 0u64;
+///             while !token.is_canceled() {
+///                 rounds += 1;
+///             }
+///             rounds
+///         })
+///     });
+///     assert!(rounds? > 0);
+///     Ok::<(), aio::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`offload`].
+pub fn offload_with<T: Send>(f: impl FnOnce(&CancelToken) -> T + Send) -> Result<T> {
+    match Runtime::current_runtime() {
+        Some(runtime) => {
+            let me = runtime.current();
+            match me.interruption() {
+                None => Ok(on_worker(runtime, me, f)),
+                Some(why) => {
+                    runtime.refuse(me);
+                    Err(why)
+                }
+            }
+        }
+        None => Ok(f(&CancelToken(AtomicBool::new(false)))),
+    }
+}
+
+/// As [`offload`], also for a task that is cancelled, or late.
+pub(crate) fn offload_surely<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    match Runtime::current_runtime() {
+        Some(runtime) => on_worker(runtime, runtime.current(), |_| f()),
+        None => f(),
+    }
+}
+
+fn on_worker<T: Send>(runtime: &Runtime, me: &Head, f: impl FnOnce(&CancelToken) -> T + Send) -> T {
+    let token = CancelToken(AtomicBool::new(false));
+    let here = runtime.config.max_workers == 0;
+    if me.is_fixed() || here && me.is_root() || !here && runtime.post.arm(runtime.engine()).is_err() {
+        return f(&token);
+    }
+    let job = Job {
+        f: Cell::new(Some(|| f(&token))),
+        result: UnsafeCell::new(None),
+        wake: Cell::new(None),
+        done: AtomicBool::new(false),
+    };
+    // Nothing below returns or unwinds before the job is done: it is in this frame.
+    let guard = AbortOnUnwind;
+    // SAFETY: as said.
+    unsafe { job.hand_over(runtime, me, &token) };
+    mem::forget(guard);
+    match job.result.into_inner() {
+        Some(Ok(value)) => value,
+        Some(Err(panic)) => resume_unwind(panic),
+        None => unreachable!("a job that is done has a result"),
+    }
+}
+
+/// Tells code on a worker that the task which waits for it was cancelled, or is late.
+#[derive(Debug)]
+pub struct CancelToken(AtomicBool);
+
+impl CancelToken {
+    /// Whether the code should end, because nobody needs its result.
+    pub fn is_canceled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Blocking code on the frame of the task that waits for it.
+struct Job<F, T> {
+    f: Cell<Option<F>>,
+    result: UnsafeCell<Option<thread::Result<T>>>,
+    wake: Cell<Option<Wake>>,
+    done: AtomicBool,
+}
+
+/// A job of whatever type, on its way to a worker.
+struct Errand {
+    job: *const (),
+    run: unsafe fn(*const ()),
+}
+
+// SAFETY: what a job runs and gives is `Send` (`offload_with` asks for it), and its frame stays until it is done.
+unsafe impl Send for Errand {}
+
+impl<F: FnOnce() -> T, T> Job<F, T> {
+    /// Has the job run somewhere else, and waits for its end.
+    ///
+    /// # Safety
+    /// The job stays where it is until this returns.
+    unsafe fn hand_over(&self, runtime: &Runtime, me: &Head, token: &CancelToken) {
+        let errand = Errand { job: (&raw const *self).cast(), run: Self::run };
+        if runtime.config.max_workers == 0 {
+            self.wake.set(Wake::current(Ender::Tasks).ok());
+            runtime.chores.add(errand);
+        } else {
+            self.wake.set(Wake::current(Ender::Threads).ok());
+            if let Err(errand) = runtime.workers.give(errand) {
+                // SAFETY: the job is here, and nobody else has it.
+                unsafe { (errand.run)(errand.job) };
+            }
+        }
+        let done = || {
+            if me.interruption().is_some() {
+                token.0.store(true, Ordering::Relaxed);
+            }
+            self.done.load(Ordering::Acquire)
+        };
+        while !done() {
+            // The bell was armed before, so nothing can go wrong.
+            let _ = runtime.wait(Reason::of("a worker thread"), Ender::Threads, true, done);
+        }
+    }
+
+    /// # Safety
+    /// `job` leads to a job that stays until it is done, and is run once.
+    unsafe fn run(job: *const ()) {
+        // SAFETY: promised by the caller. The store is the last access, for the frame may go as soon as it is seen.
+        unsafe {
+            let job = &*job.cast::<Job<F, T>>();
+            if let Some(f) = job.f.take() {
+                *job.result.get() = Some(catch_unwind(AssertUnwindSafe(f)));
+            }
+            let wake = job.wake.take();
+            job.done.store(true, Ordering::Release);
+            if let Some(wake) = wake {
+                wake.wake();
+            }
+        }
+    }
+}
+
+/// Jobs for the thread's own stack.
+#[derive(Default)]
+pub(super) struct Chores {
+    waiting: RefCell<VecDeque<Errand>>,
+    any: Cell<bool>,
+}
+
+impl Chores {
+    fn add(&self, errand: Errand) {
+        self.waiting.borrow_mut().push_back(errand);
+        self.any.set(true);
+    }
+
+    /// Runs them. They are not part of a task that could be suspended.
+    #[inline]
+    pub(super) fn run(&self, runtime: &Runtime) {
+        if self.any.get() {
+            self.run_all(runtime);
+        }
+    }
+
+    #[cold]
+    fn run_all(&self, runtime: &Runtime) {
+        loop {
+            let Some(errand) = self.waiting.borrow_mut().pop_front() else { return self.any.set(false) };
+            // SAFETY: the task that gave it waits for it.
+            interrupt::fixed(runtime.current(), || unsafe { (errand.run)(errand.job) });
+        }
+    }
+}
+
+/// The threads of one runtime for blocking code. They are started on demand, and end when they were idle for a while.
+pub(super) struct Workers {
+    shared: Arc<Shared>,
+    max: usize,
+    idle: Duration,
+    threads: RefCell<Vec<thread::JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Errand>,
+    idle: usize,
+    threads: usize,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Workers {
+    pub(super) fn new(max: usize, idle: Duration) -> Workers {
+        Workers { shared: Arc::default(), max, idle, threads: RefCell::default() }
+    }
+
+    /// Hands an errand over; gives it back if there is no worker, and none could be started.
+    fn give(&self, errand: Errand) -> Result<(), Errand> {
+        let mut state = self.shared.lock();
+        if state.idle <= state.queue.len() && state.threads < self.max {
+            let mut threads = self.threads.borrow_mut();
+            threads.retain(|thread| !thread.is_finished());
+            let (shared, idle) = (self.shared.clone(), self.idle);
+            if let Ok(thread) = thread::Builder::new().name("aio-offload".into()).spawn(move || work(&shared, idle)) {
+                threads.push(thread);
+                state.threads += 1;
+            }
+        }
+        if state.threads == 0 {
+            return Err(errand);
+        }
+        state.queue.push_back(errand);
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.get_mut().drain(..) {
+            // A worker does not panic: jobs are caught.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(shared: &Shared, patience: Duration) {
+    let mut state = shared.lock();
+    loop {
+        if let Some(errand) = state.queue.pop_front() {
+            drop(state);
+            // SAFETY: the task that gave it waits for it.
+            unsafe { (errand.run)(errand.job) };
+            state = shared.lock();
+            continue;
+        }
+        if state.closed {
+            break;
+        }
+        state.idle += 1;
+        let (woken, timeout) = shared.work.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+        state = woken;
+        state.idle -= 1;
+        if timeout.timed_out() && state.queue.is_empty() {
+            break;
+        }
+    }
+    state.threads -= 1;
+}

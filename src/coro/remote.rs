@@ -1,0 +1,315 @@
+//! From other threads into a runtime.
+
+use super::{
+    TaskId,
+    runtime::Runtime,
+    spawn::Spec,
+    task::Key,
+    wait::{Ender, Wake},
+};
+use crate::{
+    Error, Result,
+    driver::slot::{Link, Slot, Waiter, Woken},
+    engine::Engine,
+    op::{CURRENT_POSITION, EventSource, Fd, RawOp},
+    sys,
+};
+use std::{
+    cell::{Cell, OnceCell, UnsafeCell},
+    fmt,
+    mem::{self, MaybeUninit},
+    os::fd::{AsFd, AsRawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+/// What other threads send.
+enum Letter {
+    /// A wait may have ended.
+    Wake(Key),
+    /// End its `park`.
+    Unpark(TaskId),
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+/// The part of a runtime that other threads see.
+pub(crate) struct Shared {
+    letters: Mutex<Letters>,
+    bell: EventSource,
+    /// The bell has been rung, and what lies in the box was not taken since.
+    rung: AtomicBool,
+    remotes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Letters {
+    waiting: Vec<Letter>,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a letter into the box; gives it back if the runtime has ended.
+    fn send(&self, letter: Letter) -> std::result::Result<(), Letter> {
+        let mut letters = self.lock();
+        if letters.closed {
+            return Err(letter);
+        }
+        letters.waiting.push(letter);
+        drop(letters);
+        self.ring();
+        Ok(())
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.bell.notify();
+        }
+    }
+}
+
+/// The runtime's side.
+pub(crate) struct Post {
+    shared: OnceCell<Arc<Shared>>,
+    /// Where the operation that waits for the bell lives, and who it tells.
+    slot: UnsafeCell<MaybeUninit<Slot>>,
+    waiter: UnsafeCell<Waiter>,
+    unit: UnsafeCell<[u8; 8]>,
+    done: Woken,
+    armed: Cell<bool>,
+}
+
+impl Post {
+    pub(super) fn new() -> Post {
+        Post {
+            shared: OnceCell::new(),
+            slot: UnsafeCell::new(MaybeUninit::uninit()),
+            waiter: UnsafeCell::new(Waiter::new(0)),
+            unit: UnsafeCell::new([0; 8]),
+            done: Woken::new(),
+            armed: Cell::new(false),
+        }
+    }
+
+    fn shared(&self) -> Result<&Arc<Shared>> {
+        if let Some(shared) = self.shared.get() {
+            return Ok(shared);
+        }
+        let shared = Shared {
+            letters: Mutex::default(),
+            bell: EventSource::new()?,
+            rung: AtomicBool::new(false),
+            remotes: AtomicUsize::new(0),
+        };
+        Ok(self.shared.get_or_init(|| Arc::new(shared)))
+    }
+
+    /// Sees to it that the bell wakes the engine.
+    pub(super) fn arm(&self, engine: &Engine) -> Result<()> {
+        if self.armed.get() {
+            return Ok(());
+        }
+        let fd = Fd::new(self.shared()?.bell.as_fd().as_raw_fd());
+        let (buf, len) = (self.unit.get().cast(), sys::SEMAPHORE_UNIT as u32);
+        let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false };
+        self.armed.set(true);
+        // SAFETY: the runtime is boxed and stays until `end` has waited for the operation; it is not in flight now.
+        unsafe {
+            self.waiter.get().write(Waiter::listed(1, &self.done));
+            let slot = self.slot.get().cast();
+            Slot::init(slot, op, Link::None, self.waiter.get());
+            engine.submit(slot, false);
+        }
+        Ok(())
+    }
+
+    /// Whether somebody outside may still have something to say.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.armed.get() && self.shared.get().is_some_and(|shared| shared.remotes.load(Ordering::Acquire) > 0)
+    }
+
+    pub(super) fn has_rung(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    /// Does what the letters say.
+    pub(super) fn deliver(&self, runtime: &Runtime) {
+        let Some(shared) = self.shared.get() else { return };
+        if self.done.pop().is_some() {
+            self.armed.set(false);
+            // It was armed before, so there is nothing that could fail.
+            let _ = self.arm(runtime.engine());
+        }
+        // First this, then the box: whoever puts something in afterwards rings again.
+        shared.rung.store(false, Ordering::Release);
+        let letters = mem::take(&mut shared.lock().waiting);
+        for letter in letters {
+            match letter {
+                Letter::Wake(key) => runtime.wake_key(key),
+                Letter::Unpark(task) => drop(task.wake()),
+                Letter::Run(f) => {
+                    // Without a stack for it there is nobody to tell; whoever waits for its result learns of it.
+                    let _ = Spec::default().queued().detached(runtime, f);
+                }
+            }
+        }
+    }
+
+    /// Refuses letters from now on; those that wait are dropped.
+    pub(super) fn close(&self) {
+        let Some(shared) = self.shared.get() else { return };
+        let letters = {
+            let mut letters = shared.lock();
+            letters.closed = true;
+            mem::take(&mut letters.waiting)
+        };
+        for letter in letters {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(letter))) {
+                mem::forget(payload);
+            }
+        }
+    }
+
+    /// Waits for the end of what listens to the bell.
+    pub(super) fn end(&self, engine: &Engine) {
+        if !self.armed.get() {
+            return;
+        }
+        // SAFETY: the slot was submitted; the waiter is looked at by this thread only.
+        unsafe {
+            let waiter = self.waiter.get();
+            crate::complete::cancel_and_drain(engine, &[self.slot.get().cast()], &[waiter]);
+        }
+        self.done.pop();
+        self.armed.set(false);
+    }
+}
+
+impl Wake {
+    /// For the calling task, or the calling thread.
+    pub(crate) fn current(ender: Ender) -> Result<Wake> {
+        match (Runtime::current_runtime(), ender) {
+            (Some(runtime), Ender::Tasks) => Ok(Wake::Local(runtime.current().key())),
+            (Some(runtime), Ender::Threads) => Ok(Wake::Task(runtime.post.shared()?.clone(), runtime.current().key())),
+            (None, Ender::Threads) => Ok(Wake::Thread(std::thread::current())),
+            (None, Ender::Tasks) => Err(Error::WrongRuntime),
+        }
+    }
+
+    pub(crate) fn wake(self) {
+        match self {
+            Wake::Local(key) => {
+                if let Some(runtime) = Runtime::of_thread() {
+                    runtime.wake_key(key);
+                }
+            }
+            Wake::Task(shared, key) => match Runtime::of_thread() {
+                Some(runtime) if runtime.post.shared.get().is_some_and(|own| Arc::ptr_eq(own, &shared)) => {
+                    runtime.wake_key(key);
+                }
+                // A runtime that has ended has no task that waits.
+                _ => drop(shared.send(Letter::Wake(key))),
+            },
+            Wake::Thread(thread) => thread.unpark(),
+        }
+    }
+}
+
+/// A way into a runtime, from any thread: spawns tasks there.
+///
+/// As long as there is one, a runtime whose tasks all wait for one another is not taken for deadlocked. It does not keep
+/// the runtime going: that ends when its root has returned, and what is sent afterwards is refused.
+///
+/// ```
+/// use aio::coro;
+///
+/// coro::run(|| {
+///     let remote = coro::remote()?;
+///     let thread = std::thread::spawn(move || remote.spawn(|| 6 * 7).unwrap().join().unwrap());
+///     coro::offload(move || assert_eq!(thread.join().unwrap(), 42))?;
+///     Ok::<(), aio::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Remote {
+    shared: Arc<Shared>,
+}
+
+/// The runtime has ended, or is about to: it takes no more tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the runtime has ended")]
+pub struct RuntimeEnded;
+
+/// A [`Remote`] for the calling task's runtime.
+///
+/// # Errors
+///
+/// As `eventfd(2)`: `EMFILE`, `ENFILE`, `ENOMEM`.
+///
+/// # Panics
+///
+/// Outside a runtime.
+pub fn remote() -> Result<Remote> {
+    let runtime = Runtime::expect("coro::remote");
+    let shared = runtime.post.shared()?.clone();
+    runtime.post.arm(runtime.engine())?;
+    shared.remotes.fetch_add(1, Ordering::AcqRel);
+    Ok(Remote { shared })
+}
+
+impl Remote {
+    /// Runs `f` as a new task of the runtime. Dropping the handle detaches it.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeEnded`]; `f` is dropped.
+    pub fn spawn<T, F>(&self, f: F) -> std::result::Result<super::RemoteHandle<T>, RuntimeEnded>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (run, handle) = super::remote_join::pair(f);
+        self.shared.send(Letter::Run(Box::new(run))).map_err(|_| RuntimeEnded)?;
+        Ok(handle)
+    }
+}
+
+impl Remote {
+    /// Wakes a task of the runtime if it is [parked](super::park) when the runtime learns of this. As with
+    /// [`TaskId::wake`], a wake-up that comes before the task parks is not remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeEnded`].
+    pub fn wake(&self, task: TaskId) -> std::result::Result<(), RuntimeEnded> {
+        self.shared.send(Letter::Unpark(task)).map_err(|_| RuntimeEnded)
+    }
+}
+
+impl Clone for Remote {
+    fn clone(&self) -> Remote {
+        self.shared.remotes.fetch_add(1, Ordering::AcqRel);
+        Remote { shared: self.shared.clone() }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        if self.shared.remotes.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // The runtime may have waited for this one only.
+            self.shared.ring();
+        }
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,578 @@
+//! The scheduler: which task runs next, and when to look at the engine.
+//!
+//! ```text
+//!   ready tasks run ──▶ one look at the engine ──▶ what is finished wakes its tasks ──▶ …
+//! ```
+//!
+//! All of it happens on the thread's own stack, which belongs to the root task: while the root waits, it schedules. A
+//! task is resumed from there (or, the first time, by whoever spawned it) and goes back there when it waits. Completions
+//! never switch to a task; they put it into the queue.
+
+use super::{
+    Config,
+    interrupt::Deadline,
+    offload::{Chores, Workers},
+    remote::Post,
+    report,
+    stack::{Pool, Stack, StackStats, Watch},
+    table::Table,
+    task::{Head, Key, State},
+    wait::{Reason, TaskWaiter},
+};
+use crate::{
+    Error, SetupError,
+    driver::slot::Woken,
+    engine::{self, Engine},
+    sync::waitlist,
+};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    ptr,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// After so many resumptions timers and descriptors are looked at, even if tasks are always ready; and after so many
+/// operations that were finished at once, a task lets others run.
+const FAIR: u32 = 61;
+/// Tasks that run below one another, each having spawned the next. Deeper ones wait for their turn.
+const DEEPEST: u32 = 64;
+/// A cancelled task may ignore it so often, before the process ends.
+const PATIENCE: u32 = 100_000;
+/// Nanoseconds after which the end of a runtime says for whom it waits.
+const SLOW: u64 = 1_000_000_000;
+
+thread_local! {
+    /// The thread's runtime. No destructor and no lazy value, so that a signal handler may read it.
+    static RUNTIME: Cell<*const Runtime> = const { Cell::new(ptr::null()) };
+}
+
+pub(crate) struct Runtime {
+    engine: Engine,
+    /// Those whose operations are finished, and the deadlines that are over.
+    woken: Woken,
+    fired: Woken,
+    /// First and last of the tasks to be resumed.
+    ready: Cell<*const Head>,
+    last: Cell<*const Head>,
+    /// How many were ever put into the queue, and taken out as of the last look at the engine.
+    queued: Cell<u32>,
+    taken: Cell<u32>,
+    /// The task that runs.
+    running: Cell<*const Head>,
+    root: Head,
+    pub(super) table: RefCell<Table>,
+    pool: RefCell<Pool>,
+    pub(super) config: Config,
+    /// Waits that something outside ends: the kernel, the clock, a worker, another thread.
+    outstanding: Cell<i32>,
+    pub(super) post: Post,
+    pub(super) workers: Workers,
+    pub(super) chores: Chores,
+    serial: u32,
+    /// How deep eager spawns are nested.
+    depth: Cell<u32>,
+    since_look: Cell<u32>,
+    /// Operations were submitted since the last look.
+    submitted: Cell<bool>,
+    /// Operations finished at once since the last switch.
+    luck: Cell<u32>,
+    /// Nothing can end the waits of these any more: the root's, or everybody's.
+    hopeless: Cell<Hopeless>,
+    closing: Cell<bool>,
+    /// Counts for `stats`.
+    pub(super) switches: Cell<u64>,
+    pub(super) spawned: Cell<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hopeless {
+    Nobody,
+    Root,
+    All,
+}
+
+impl Runtime {
+    fn new(config: Config) -> Result<Runtime, SetupError> {
+        static SERIALS: AtomicU32 = AtomicU32::new(1);
+        let workers = Workers::new(config.max_workers, config.worker_idle);
+        let root = Head::new(Some(config.name.clone().unwrap_or("root".into())));
+        Ok(Runtime {
+            engine: Engine::new(config.engine)?,
+            woken: Woken::new(),
+            fired: Woken::new(),
+            ready: Cell::new(ptr::null()),
+            last: Cell::new(ptr::null()),
+            queued: Cell::new(0),
+            taken: Cell::new(0),
+            running: Cell::new(ptr::null()),
+            root,
+            table: RefCell::default(),
+            pool: RefCell::new(Pool::new()),
+            config,
+            outstanding: Cell::new(0),
+            post: Post::new(),
+            workers,
+            chores: Chores::default(),
+            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
+            depth: Cell::new(0),
+            since_look: Cell::new(0),
+            submitted: Cell::new(false),
+            luck: Cell::new(0),
+            hopeless: Cell::new(Hopeless::Nobody),
+            closing: Cell::new(false),
+            switches: Cell::new(0),
+            spawned: Cell::new(0),
+        })
+    }
+
+    /// Runs `f` as the root task of a new runtime on this thread, and then ends all tasks that are left.
+    pub(super) fn enter<R>(config: Config, f: impl FnOnce(&Runtime) -> R) -> Result<R, SetupError> {
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                RUNTIME.set(ptr::null());
+            }
+        }
+        if !RUNTIME.get().is_null() {
+            return Err(SetupError::InsideRuntime);
+        }
+        if std::thread::panicking() {
+            return Err(SetupError::Panicking);
+        }
+        let watches = config.overflow_report;
+        let runtime = Box::new(Runtime::new(config)?);
+        let this: *const Runtime = &*runtime;
+        runtime.running.set(&runtime.root);
+        RUNTIME.set(this);
+        let leave = Leave;
+        // SAFETY: the runtime is boxed and owns its engine. The guards are dropped below, before it.
+        let (current, watch) = unsafe {
+            engine::attach(&runtime.engine, this);
+            (engine::make_current(&runtime.engine), watches.then(Watch::new))
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| f(&runtime)));
+        let alive = runtime.engine.is_alive();
+        if alive {
+            runtime.close();
+        }
+        drop((watch, current, leave));
+        if !alive {
+            // A forked child has left its parent's runtime. Tasks, stacks and rings are the parent's.
+            std::mem::forget(runtime);
+        }
+        match result {
+            Ok(value) => Ok(value),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// The runtime whose tasks may be switched here: not inside another engine's `Config::run`, not in a forked child.
+    #[inline]
+    pub(crate) fn current_runtime<'r>() -> Option<&'r Runtime> {
+        // SAFETY: whoever calls this runs in a task of the runtime, whose frames end before it does.
+        unsafe { engine::current() }?.scheduler()
+    }
+
+    /// The same, for what makes no sense without one.
+    #[track_caller]
+    pub(super) fn expect<'r>(what: &str) -> &'r Runtime {
+        match Runtime::current_runtime() {
+            Some(runtime) => runtime,
+            None => panic!("{what} was called outside a runtime; call it inside coro::run"),
+        }
+    }
+
+    /// The runtime of this thread, only to wake its tasks.
+    #[inline]
+    pub(super) fn of_thread<'r>() -> Option<&'r Runtime> {
+        // SAFETY: reset before the runtime goes.
+        unsafe { RUNTIME.get().as_ref() }
+    }
+
+    #[inline]
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    #[inline]
+    pub(super) fn woken(&self) -> &Woken {
+        &self.woken
+    }
+
+    pub(super) fn fired(&self) -> &Woken {
+        &self.fired
+    }
+
+    /// The task that runs.
+    #[inline]
+    pub(super) fn current(&self) -> &Head {
+        // SAFETY: set from the start of `enter` on; the table keeps a task until it has ended.
+        unsafe { &*self.running.get() }
+    }
+
+    /// The task that runs, for a signal handler.
+    pub(super) fn running(&self) -> Option<&Head> {
+        // SAFETY: as in `current`.
+        unsafe { self.running.get().as_ref() }
+    }
+
+    pub(super) fn root(&self) -> &Head {
+        &self.root
+    }
+
+    /// Why the calling task may not wait now, if so.
+    pub(crate) fn interruption(&self) -> Option<Error> {
+        self.current().interruption()
+    }
+
+    /// Takes note that the engine has something to do.
+    #[inline]
+    pub(super) fn note_submission(&self) {
+        self.submitted.set(true);
+    }
+
+    /// Counts waits that something outside will end.
+    pub(super) fn add_outstanding(&self, more: i32) {
+        self.outstanding.set(self.outstanding.get() + more);
+    }
+
+    pub(super) fn stack_stats(&self) -> StackStats {
+        self.pool.borrow().stats()
+    }
+
+    /// Takes a stack for a task.
+    pub(super) fn take_stack(&self, size: Option<usize>) -> io::Result<Stack> {
+        self.pool.borrow_mut().take(size.unwrap_or(self.config.stack_size))
+    }
+
+    /// Starts a task that has been entered into the table: now, below the caller, or when its turn comes.
+    pub(super) fn start(&self, task: &Head, eager: bool) {
+        self.spawned.set(self.spawned.get() + 1);
+        if eager && self.depth.get() < DEEPEST && !self.current().is_fixed() {
+            self.resume(task);
+        } else {
+            self.make_ready(task);
+        }
+    }
+
+    /// Puts a parked task into the queue. Others will look at what they wait for before they park.
+    #[inline]
+    pub(super) fn wake(&self, task: &Head) {
+        if task.state.get() == State::Parked {
+            self.make_ready(task);
+        }
+    }
+
+    /// Wakes the task that a key leads to, if it has not ended.
+    pub(super) fn wake_key(&self, key: Key) {
+        if key.id == 0 {
+            return self.wake(&self.root);
+        }
+        let task = self.table.borrow().get(key);
+        if let Some(task) = task {
+            self.wake(&task.head);
+        }
+    }
+
+    #[inline]
+    fn make_ready(&self, task: &Head) {
+        task.state.set(State::Ready);
+        task.next.set(ptr::null());
+        let last = self.last.replace(task);
+        if last.is_null() {
+            self.ready.set(task);
+        } else {
+            // SAFETY: a task in the queue has not ended, so it is in the table or the root.
+            unsafe { (*last).next.set(task) };
+        }
+        self.queued.set(self.queued.get().wrapping_add(1));
+    }
+
+    #[inline]
+    fn next_ready(&self) -> Option<&Head> {
+        // SAFETY: as above.
+        let task = unsafe { self.ready.get().as_ref() }?;
+        self.ready.set(task.next.get());
+        if task.next.get().is_null() {
+            self.last.set(ptr::null());
+        }
+        Some(task)
+    }
+
+    /// Suspends the calling task until somebody wakes it, for whatever reason. The caller looks whether it was the
+    /// right one.
+    #[inline(always)]
+    pub(super) fn park(&self, me: &Head, reason: Reason) {
+        me.reason.set(reason);
+        me.state.set(State::Parked);
+        self.leave(me);
+    }
+
+    /// Puts the calling task at the end of the queue.
+    #[inline(always)]
+    pub(super) fn step_back(&self, me: &Head) {
+        me.reason.set(Reason::TURN);
+        self.make_ready(me);
+        self.leave(me);
+    }
+
+    #[inline(always)]
+    fn leave(&self, me: &Head) {
+        if me.is_root() {
+            self.schedule();
+        } else {
+            // SAFETY: the calling task is `me`, and runs on its own stack.
+            unsafe { me.suspend() };
+        }
+        self.luck.set(0);
+    }
+
+    /// Runs a task until it waits or ends.
+    ///
+    /// Inlined, as all that surrounds a switch: a processor predicts returns by the calls that it has seen, and after a
+    /// switch those were made on another stack.
+    #[inline(always)]
+    fn resume(&self, task: &Head) {
+        let previous = self.running.replace(task);
+        task.state.set(State::Running);
+        self.depth.set(self.depth.get() + 1);
+        self.switches.set(self.switches.get() + 1);
+        // SAFETY: it was ready, so it is not running.
+        let ended = unsafe { task.resume() };
+        self.depth.set(self.depth.get() - 1);
+        self.running.set(previous);
+        if !self.engine.is_alive() {
+            report::forked();
+        }
+        if ended {
+            self.end(task);
+        }
+    }
+
+    /// Takes care of what a task leaves.
+    #[inline(never)]
+    fn end(&self, task: &Head) {
+        task.state.set(State::Done);
+        // SAFETY: it has ended.
+        if let Some(stack) = unsafe { task.take_stack() }
+            && let Some(stack) = self.pool.borrow_mut().give(stack)
+        {
+            *task.returned.borrow_mut() = Some(stack);
+        }
+        let entry = self.table.borrow_mut().remove(task.key());
+        waitlist::wake_all(&task.joiners, |list| list, 0);
+        // SAFETY: a scope waits for its children.
+        if let Some(children) = unsafe { task.scope.get().as_ref() } {
+            children.one_less();
+        }
+        if self.closing.get() && self.table.borrow().is_empty() {
+            self.wake(&self.root);
+        }
+        drop(entry);
+    }
+
+    /// Runs tasks until it is the root's turn.
+    #[inline(never)]
+    fn schedule(&self) {
+        while !self.run_ready() {
+            self.look();
+        }
+    }
+
+    /// Runs the tasks that are ready, and some that they wake; tells whether it is the root's turn.
+    #[inline(always)]
+    fn run_ready(&self) -> bool {
+        let offered = self.queued.get().wrapping_sub(self.taken.get()).max(FAIR);
+        let mut left = offered;
+        let mut roots = false;
+        while left > 0
+            && let Some(task) = self.next_ready()
+        {
+            left -= 1;
+            if task.is_root() {
+                task.state.set(State::Running);
+                roots = true;
+                break;
+            }
+            self.resume(task);
+        }
+        self.taken.set(self.taken.get().wrapping_add(offered - left));
+        self.since_look.set(self.since_look.get() + (offered - left));
+        self.chores.run(self);
+        roots
+    }
+
+    /// Runs the tasks that are ready, and looks at the engine. For the root, when it drives the runtime itself.
+    pub(super) fn tick(&self) {
+        self.run_ready();
+        self.poll(true);
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.get().is_null()
+    }
+
+    /// Different for each runtime of the process.
+    pub(super) fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// Looks at the engine; waits there if there is nothing else to do.
+    fn look(&self) {
+        if !self.ready.get().is_null() {
+            if self.submitted.get() || self.since_look.get() >= FAIR || !self.woken.is_empty() {
+                self.poll(self.since_look.get() >= FAIR);
+            }
+        } else if !self.woken.is_empty() || !self.fired.is_empty() {
+            self.poll(false);
+        } else if self.outstanding.get() > 0 || self.post.is_awaited() {
+            self.since_look.set(0);
+            self.submitted.set(false);
+            if self.hopeless.get() == Hopeless::All {
+                self.hopeless.set(Hopeless::Nobody);
+            }
+            self.engine.turn(1);
+            self.collect();
+        } else {
+            self.give_up();
+        }
+    }
+
+    /// Looks at the engine without waiting.
+    pub(super) fn poll(&self, thorough: bool) {
+        if thorough {
+            self.since_look.set(0);
+        }
+        self.submitted.set(false);
+        self.engine.poll(thorough);
+        self.collect();
+    }
+
+    /// Wakes those whose operations are finished or whose time is up, and takes what other threads have sent.
+    pub(super) fn collect(&self) {
+        self.woken.oldest_first();
+        while let Some(waiter) = self.woken.pop() {
+            // SAFETY: only the waiters of tasks get on this list, and they stay until they have been taken off.
+            unsafe {
+                let waiter = &*waiter.cast::<TaskWaiter>();
+                waiter.seen.set(true);
+                self.wake(&*waiter.task);
+            }
+        }
+        while let Some(waiter) = self.fired.pop() {
+            self.add_outstanding(-1);
+            // SAFETY: it comes from that list.
+            let (deadline, task) = unsafe { Deadline::fire(waiter) };
+            self.wake(task);
+            if deadline.has_heirs.get() {
+                self.wake_all();
+            }
+        }
+        if self.post.has_rung() {
+            self.post.deliver(self);
+        }
+    }
+
+    /// Wakes all tasks, so that they look at what they wait for.
+    fn wake_all(&self) {
+        for task in self.table.borrow().all() {
+            self.wake(&task.head);
+        }
+        self.wake(&self.root);
+    }
+
+    /// Every task waits for another one. Lets the root know, or everybody if the root cannot help it.
+    #[cold]
+    fn give_up(&self) {
+        if self.hopeless.get() == Hopeless::Nobody {
+            report::deadlock(self);
+            self.hopeless.set(Hopeless::Root);
+            self.make_ready(&self.root);
+        } else {
+            self.hopeless.set(Hopeless::All);
+            self.wake_all();
+        }
+    }
+
+    /// Whether the wait of this task cannot end. Told once.
+    #[inline]
+    pub(super) fn is_hopeless(&self, task: &Head) -> bool {
+        match self.hopeless.get() {
+            Hopeless::Nobody => false,
+            Hopeless::Root if !task.is_root() => false,
+            Hopeless::Root => {
+                self.hopeless.set(Hopeless::Nobody);
+                true
+            }
+            Hopeless::All => true,
+        }
+    }
+
+    /// A wait was refused to a cancelled task. If it does not take the hint, the others run, and after many times the
+    /// process ends.
+    #[cold]
+    pub(super) fn refuse(&self, me: &Head) {
+        me.refused.set(me.refused.get() + 1);
+        if me.refused.get() > PATIENCE {
+            report::careless(me);
+        }
+        if me.refused.get() > 16 && !me.is_fixed() {
+            self.step_back(me);
+        }
+    }
+
+    /// An operation was finished without a switch. After many of them the others get their turn.
+    #[inline]
+    pub(super) fn pay_for_luck(&self, me: &Head) {
+        self.luck.set(self.luck.get() + 1);
+        if self.luck.get() > FAIR && !me.is_fixed() {
+            self.step_back(me);
+        }
+    }
+
+    /// Ends all tasks: what they wait for gives `Canceled` from now on.
+    fn close(&self) {
+        self.closing.set(true);
+        self.post.close();
+        self.hopeless.set(Hopeless::Nobody);
+        let mut patience = SLOW;
+        loop {
+            let tasks = self.table.borrow().all_cloned();
+            if tasks.is_empty() {
+                break;
+            }
+            for task in tasks {
+                self.cancel(&task.head);
+            }
+            self.wait_for_ends(&mut patience);
+        }
+        self.post.end(&self.engine);
+    }
+
+    /// Waits until there is no task left, or a new one. Says for whom it waits if that takes long.
+    fn wait_for_ends(&self, patience: &mut u64) {
+        let born = self.spawned.get();
+        let done = || self.table.borrow().is_empty() || self.spawned.get() != born;
+        loop {
+            self.nap(&self.root, *patience, done);
+            if done() {
+                return;
+            }
+            report::slow_end(self);
+            *patience *= 4;
+        }
+    }
+
+    /// Asks a task to end.
+    pub(super) fn cancel(&self, task: &Head) {
+        if task.state.get() == State::Done || task.canceled.replace(true) {
+            return;
+        }
+        if !task.has_begun() && !task.is_root() {
+            task.never_run.set(true);
+        }
+        self.wake(task);
+    }
+}

@@ -1,0 +1,346 @@
+//! Waiting, as tasks do it: for operations, and for one another.
+
+use super::{
+    remote::Shared,
+    runtime::Runtime,
+    task::{Head, Key},
+};
+use crate::{
+    Error,
+    complete::AbortOnUnwind,
+    driver::slot::{Link, Slot, State, Waiter, Woken},
+    lower::Lower,
+    op::{Clock, RawOp},
+    sys::Timespec,
+};
+use std::{
+    cell::Cell,
+    fmt,
+    mem::{self, MaybeUninit},
+    sync::Arc,
+    thread,
+};
+
+/// What a task waits for, in words.
+#[derive(Clone, Copy)]
+pub(crate) struct Reason {
+    what: &'static str,
+    detail: Detail,
+}
+
+#[derive(Clone, Copy)]
+enum Detail {
+    None,
+    /// There are several of it.
+    Number(u64),
+    /// `what` is the type of a batch, of which so many operations are to be finished.
+    Batch(u32),
+}
+
+impl Reason {
+    pub(super) const STARTING: Reason = Reason::of("its first turn");
+    pub(super) const TURN: Reason = Reason::of("its turn");
+
+    pub(crate) const fn of(what: &'static str) -> Reason {
+        Reason { what, detail: Detail::None }
+    }
+
+    pub(crate) const fn numbered(what: &'static str, number: u64) -> Reason {
+        Reason { what, detail: Detail::Number(number) }
+    }
+
+    const fn batch(what: &'static str, pending: u32) -> Reason {
+        Reason { what, detail: Detail::Batch(pending) }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.detail {
+            Detail::None => f.write_str(self.what),
+            Detail::Number(number) => write!(f, "{} {number}", self.what),
+            Detail::Batch(pending) => {
+                // The names of the operations, out of the name of a type: `(aio::op::recv::Recv<&mut [u8]>, …)`.
+                let words = self.what.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+                let names = words.filter_map(|path| path.strip_prefix("aio::op::")?.rsplit("::").next());
+                let mut first = true;
+                for name in names {
+                    write!(f, "{}{name}", if mem::take(&mut first) { "" } else { ", " })?;
+                }
+                if pending > 1 { write!(f, " ({pending} in flight)") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+/// Who can end a wait, and what else can.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ender {
+    /// Other tasks of the same runtime only.
+    Tasks,
+    /// Other threads, too.
+    Threads,
+}
+
+/// The waiter of a task. The plain one comes first, so that the list of those that are done leads to the task.
+#[repr(C)]
+pub(super) struct TaskWaiter {
+    pub(super) waiter: Waiter,
+    pub(super) task: *const Head,
+    /// The scheduler has taken it off the list.
+    pub(super) seen: Cell<bool>,
+}
+
+impl TaskWaiter {
+    fn new(runtime: &Runtime, task: &Head, pending: u32) -> TaskWaiter {
+        TaskWaiter { waiter: Waiter::listed(pending, runtime.woken()), task, seen: Cell::new(false) }
+    }
+
+    fn pending(&self) -> u32 {
+        self.waiter.pending.get()
+    }
+
+    /// Takes it off the list, where the scheduler has not; it has to be done.
+    fn leave(&self, runtime: &Runtime) {
+        debug_assert!(self.pending() == 0);
+        if !self.seen.get() {
+            runtime.woken().remove(&raw const self.waiter);
+        }
+    }
+}
+
+/// Waits until `done`, as a task or, for what other threads can end, as a plain thread.
+pub(crate) fn until(reason: Reason, ender: Ender, must: bool, done: impl Fn() -> bool) -> Result<(), Error> {
+    match Runtime::current_runtime() {
+        Some(runtime) => runtime.wait(reason, ender, must, done),
+        None if done() => Ok(()),
+        None if ender == Ender::Tasks => Err(Error::WrongRuntime),
+        None => {
+            while !done() {
+                thread::park();
+            }
+            Ok(())
+        }
+    }
+}
+
+impl Runtime {
+    /// Waits until `done`. It is looked at first, so what is done is never refused.
+    ///
+    /// # Errors
+    /// The task is cancelled or late, unless it `must`; it must not switch here; or nothing is left that could end it.
+    pub(crate) fn wait(&self, reason: Reason, ender: Ender, must: bool, done: impl Fn() -> bool) -> Result<(), Error> {
+        let me = self.current();
+        loop {
+            if done() {
+                return Ok(());
+            }
+            if !must && let Some(why) = me.interruption() {
+                self.refuse(me);
+                return Err(why);
+            }
+            if me.is_fixed() {
+                if thread::panicking() || ender == Ender::Tasks {
+                    return Err(Error::NoSuspend);
+                }
+                self.post.arm(self.engine())?;
+                self.engine().turn(1);
+                self.collect();
+                continue;
+            }
+            let outside = i32::from(ender == Ender::Threads);
+            if outside > 0 {
+                self.post.arm(self.engine())?;
+            }
+            self.add_outstanding(outside);
+            self.park(me, reason);
+            self.add_outstanding(-outside);
+            if self.is_hopeless(me) && !done() {
+                self.refuse(me);
+                return Err(Error::Deadlock);
+            }
+        }
+    }
+
+    /// Lets the others run first.
+    #[inline(always)]
+    pub(super) fn yield_now(&self) -> Result<(), Error> {
+        let me = self.current();
+        if let Some(why) = me.interruption() {
+            self.refuse(me);
+            return Err(why);
+        }
+        if !me.is_fixed() {
+            self.step_back(me);
+        }
+        me.interruption().map_or(Ok(()), Err)
+    }
+
+    /// Lowers a batch and waits until all of its operations are finished. As
+    /// [`run_to_end`](crate::complete::run_to_end), for a task.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn run_to_end(
+        &self,
+        expected: u32,
+        what: &'static str,
+        slots: &dyn Fn() -> Vec<*mut Slot>,
+        lower: impl FnOnce(&mut Lower<'_>),
+    ) {
+        /// As there; besides, the waiter leaves the scheduler's list.
+        struct EndOnUnwind<'a, 'e> {
+            cx: &'a mut Lower<'e>,
+            slots: &'a dyn Fn() -> Vec<*mut Slot>,
+            waiter: &'a TaskWaiter,
+            runtime: &'a Runtime,
+        }
+        impl Drop for EndOnUnwind<'_, '_> {
+            fn drop(&mut self) {
+                let guard = AbortOnUnwind;
+                self.cx.abandon(&(self.slots)());
+                self.waiter.leave(self.runtime);
+                mem::forget(guard);
+            }
+        }
+        let me = self.current();
+        let waiter = TaskWaiter::new(self, me, expected);
+        let plain = (&raw const waiter).cast::<Waiter>();
+        // SAFETY: promised by the caller; `waiter` stays until it has no pending slot and is on no list.
+        let mut cx = unsafe { Lower::new(self.engine(), plain, expected, false) };
+        if let Some(why) = me.interruption() {
+            self.refuse(me);
+            cx.refuse(why);
+        }
+        self.note_submission();
+        let end = EndOnUnwind { cx: &mut cx, slots, waiter: &waiter, runtime: self };
+        lower(end.cx);
+        mem::forget(end);
+        let guard = AbortOnUnwind;
+        // SAFETY: promised by the caller: the slots are submitted, and stay.
+        unsafe { self.await_slots(me, &waiter, what, slots) };
+        waiter.leave(self);
+        mem::forget(guard);
+        self.pay_for_luck(me);
+    }
+
+    /// Waits until there is something on a list of waiters. If the task is interrupted, the operations are cancelled.
+    ///
+    /// # Safety
+    /// `slots` gives what is in flight for the list. They were submitted, and stay until they are finished.
+    pub(crate) unsafe fn await_any(&self, list: &Woken, what: &'static str, slots: &dyn Fn() -> Vec<*mut Slot>) {
+        if !list.is_empty() {
+            return;
+        }
+        let guard = AbortOnUnwind;
+        let me = self.current();
+        let bell = TaskWaiter::new(self, me, 1);
+        // SAFETY: the bell stays in this frame until it was told. The rest was promised by the caller.
+        unsafe {
+            list.set_bell((&raw const bell).cast());
+            self.await_slots(me, &bell, what, slots);
+        }
+        bell.leave(self);
+        mem::forget(guard);
+    }
+
+    /// # Safety
+    /// `slots` gives all that `waiter` waits for. They were submitted, and stay until it has no pending one.
+    unsafe fn await_slots(
+        &self,
+        me: &Head,
+        waiter: &TaskWaiter,
+        what: &'static str,
+        slots: &dyn Fn() -> Vec<*mut Slot>,
+    ) {
+        if me.is_fixed() {
+            while waiter.pending() > 0 {
+                self.engine().turn(waiter.pending());
+            }
+            return;
+        }
+        if waiter.pending() == 0 {
+            return;
+        }
+        self.add_outstanding(1);
+        let mut asked = false;
+        while waiter.pending() > 0 {
+            if !asked && let Some(why) = me.interruption() {
+                asked = true;
+                // SAFETY: promised by the caller.
+                unsafe { self.end_slots(me, waiter, &slots(), why) };
+                continue;
+            }
+            self.park(me, Reason::batch(what, waiter.pending()));
+        }
+        self.add_outstanding(-1);
+    }
+
+    /// Cancels operations and waits until they have ended. Once may not be enough: the kernel may not have got as far
+    /// as starting one, and a hard chain goes on with its next operation.
+    ///
+    /// # Safety
+    /// As [`await_slots`](Self::await_slots).
+    #[cold]
+    unsafe fn end_slots(&self, me: &Head, waiter: &TaskWaiter, slots: &[*mut Slot], why: Error) {
+        let mut pause = SHORTEST_PAUSE;
+        let mut before = waiter.pending();
+        while waiter.pending() > 0 {
+            for &slot in slots {
+                // SAFETY: promised by the caller.
+                unsafe {
+                    // A `close` is about to end, and what it was given would be lost.
+                    if (*slot).state() == State::Done || matches!((*slot).op, RawOp::Close { .. }) {
+                        continue;
+                    }
+                    if why == Error::TimedOut {
+                        (*slot).set_expired();
+                    }
+                    self.engine().cancel(slot);
+                }
+            }
+            self.nap(me, pause, || waiter.pending() == 0);
+            pause = if waiter.pending() < before { SHORTEST_PAUSE } else { (2 * pause).min(LONGEST_PAUSE) };
+            before = waiter.pending();
+        }
+    }
+
+    /// Waits for `nanos`, or until `done`, whatever comes first, and cannot be interrupted.
+    pub(super) fn nap(&self, me: &Head, nanos: u64, done: impl Fn() -> bool) {
+        if done() {
+            return;
+        }
+        let timer = TaskWaiter::new(self, me, 1);
+        let mut slot = MaybeUninit::<Slot>::uninit();
+        let place = slot.as_mut_ptr();
+        let at = Timespec::from_nanos(nanos);
+        let op = RawOp::Timeout { clock: Clock::Monotonic, absolute: false, at };
+        // SAFETY: slot and waiter stay in this frame until the timer has ended: it has fired, or was cancelled, which
+        // ends a sleeping slot at once. Nothing in between unwinds.
+        unsafe {
+            Slot::init(place, op, Link::None, (&raw const timer).cast());
+            self.engine().submit(place, false);
+            while timer.pending() > 0 && !done() {
+                self.park(me, Reason::of("operations to be cancelled"));
+            }
+            if timer.pending() > 0 {
+                self.engine().cancel(place);
+            }
+        }
+        timer.leave(self);
+    }
+}
+
+/// Nanoseconds between attempts to cancel.
+const SHORTEST_PAUSE: u64 = 20_000;
+const LONGEST_PAUSE: u64 = 50_000_000;
+
+/// Wakes whoever waits. It may come late: then it finds nobody.
+pub(crate) enum Wake {
+    /// A task of this thread's runtime.
+    Local(Key),
+    /// A task of some runtime.
+    Task(Arc<Shared>, Key),
+    /// A plain thread.
+    Thread(thread::Thread),
+}

@@ -1,0 +1,5 @@
+//! Waiting for one another.
+
+pub(crate) mod waitlist;
+
+pub use waitlist::{Local, Mode, Shared};
