@@ -13,10 +13,11 @@ use corosensei::{
     Coroutine, CoroutineResult, Yielder,
     stack::{Stack as _, StackPointer},
 };
-use std::{cell::RefCell, hint::black_box, panic::catch_unwind, rc::Rc, time::Instant};
+use std::{cell::RefCell, hint::black_box, mem, panic::catch_unwind, rc::Rc, time::Instant};
 
 const ROUNDS: usize = 41;
 const TIMES: usize = 100_000;
+const TASKS: usize = 16;
 
 /// A stack of the twin: the memory of one of the library's, which has its guard.
 struct Borrowed(StackPointer, StackPointer);
@@ -38,28 +39,37 @@ fn nanos(f: impl FnOnce()) -> f64 {
     start.elapsed().as_nanos() as f64 / TIMES as f64
 }
 
-fn bare_switches(stack: Borrowed) -> (f64, Borrowed) {
-    let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<(), ()>, ()| {
-        for _ in 0..TIMES {
+fn bare_switches(stacks: Vec<Borrowed>) -> (f64, Vec<Borrowed>) {
+    let each = TIMES / stacks.len();
+    let body = move |yielder: &Yielder<(), ()>, ()| {
+        for _ in 0..each {
             yielder.suspend(());
         }
+    };
+    let mut coroutines: Vec<_> = stacks.into_iter().map(|stack| Coroutine::with_stack(stack, body)).collect();
+    let time = nanos(|| {
+        let mut alive = true;
+        while alive {
+            for coroutine in &mut coroutines {
+                alive = matches!(coroutine.resume(()), CoroutineResult::Yield(()));
+            }
+        }
     });
-    let time = nanos(|| while let CoroutineResult::Yield(()) = coroutine.resume(()) {});
-    (time, coroutine.into_stack())
+    (time, coroutines.into_iter().map(Coroutine::into_stack).collect())
 }
 
-fn switches() -> f64 {
-    let task = coro::Builder::new()
-        .later()
-        .spawn(|| {
-            nanos(|| {
-                for _ in 0..TIMES {
-                    coro::yield_now().unwrap();
-                }
-            })
-        })
-        .unwrap();
-    task.join().unwrap()
+fn switches(tasks: usize) -> f64 {
+    let body = move || {
+        for _ in 0..TIMES / tasks {
+            coro::yield_now().unwrap();
+        }
+    };
+    let tasks: Vec<_> = (0..tasks).map(|_| coro::Builder::new().later().spawn(body).unwrap()).collect();
+    nanos(|| {
+        for task in tasks {
+            task.join().unwrap();
+        }
+    })
 }
 
 fn bare_spawns(mut stack: Borrowed) -> (f64, Borrowed) {
@@ -108,24 +118,37 @@ fn report(what: &str, mut rounds: Vec<(f64, f64)>) {
     println!("{what:>26} {twin:>12.1} {own:>12.1} {:>8.3}", own / twin);
 }
 
+fn stacks(count: usize) -> Vec<Borrowed> {
+    let stack = || {
+        let stack: &'static coro::Stack = Box::leak(Box::new(coro::Stack::new(256 << 10).unwrap()));
+        Borrowed(stack.base(), stack.limit())
+    };
+    (0..count).map(|_| stack()).collect()
+}
+
 fn main() {
-    let stack: &'static coro::Stack = Box::leak(Box::new(coro::Stack::new(256 << 10).unwrap()));
-    let mut stack = Borrowed(stack.base(), stack.limit());
-    let (mut switching, mut spawning, mut keeping) = (Vec::new(), Vec::new(), Vec::new());
+    let mut one = stacks(1);
+    let mut many = stacks(TASKS);
+    let (mut switching, mut switching_one, mut spawning, mut keeping) = (vec![], vec![], vec![], vec![]);
     coro::run(|| {
         for _ in 0..ROUNDS {
-            let (bare, back) = bare_switches(stack);
-            switching.push((bare, switches()));
-            let (bare_spawn, back) = bare_spawns(back);
-            spawning.push((bare_spawn, spawns()));
-            let (kept_spawn, back) = kept_spawns(back);
-            keeping.push((kept_spawn, spawns()));
-            stack = back;
+            let bare;
+            (bare, many) = bare_switches(mem::take(&mut many));
+            switching.push((bare, switches(TASKS)));
+            let bare;
+            (bare, one) = bare_switches(mem::take(&mut one));
+            switching_one.push((bare, switches(1)));
+            let (bare, stack) = bare_spawns(one.remove(0));
+            spawning.push((bare, spawns()));
+            let (bare, stack) = kept_spawns(stack);
+            keeping.push((bare, spawns()));
+            one.push(stack);
         }
     })
     .unwrap();
     println!("                             twin ns/op    aio ns/op    ratio");
-    report("switch", switching);
+    report("switch, 16 tasks", switching);
+    report("yield, no other task", switching_one);
     report("spawn", spawning);
     report("spawn with pool and result", keeping);
 }

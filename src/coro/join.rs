@@ -99,7 +99,12 @@ pub(super) fn cancel(task: &Head) {
     }
 }
 
+#[inline]
 pub(super) fn wait_for(task: &Head) -> Result<(), Error> {
+    if task.state.get() == State::Done { Ok(()) } else { wait_longer(task) }
+}
+
+fn wait_longer(task: &Head) -> Result<(), Error> {
     let done = |_: &mut List| (task.state.get() == State::Done).then_some(0);
     let reason = Reason::numbered("the end of task", task.id());
     waitlist::wait::<Local, List>(&task.joiners, |list| list, reason, 0, done, |_| ()).map(drop)

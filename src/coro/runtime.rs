@@ -248,6 +248,7 @@ impl Runtime {
     }
 
     /// Starts a task that has been entered into the table: now, below the caller, or when its turn comes.
+    #[inline(always)]
     pub(super) fn start(&self, task: &Head, eager: bool) {
         self.spawned.set(self.spawned.get() + 1);
         if eager && self.depth.get() < DEEPEST && !self.current().is_fixed() {
@@ -308,6 +309,17 @@ impl Runtime {
         me.reason.set(reason);
         me.state.set(State::Parked);
         self.leave(me);
+    }
+
+    /// Lets others run first, if there are any.
+    #[inline(always)]
+    pub(super) fn make_way(&self, me: &Head) {
+        let nobody = self.ready.get().is_null() && self.woken.is_empty() && !self.submitted.get();
+        if nobody && self.since_look.get() < FAIR {
+            self.since_look.set(self.since_look.get() + 1);
+        } else {
+            self.step_back(me);
+        }
     }
 
     /// Puts the calling task at the end of the queue.

@@ -41,6 +41,8 @@ impl Spec {
     /// # Safety
     /// `f` and `T` stay valid until the task has ended, and `T` until its handle is gone; so do the family and its
     /// deadlines.
+    // Inlined, as is all that returns after a switch; see `Runtime::resume`.
+    #[inline(always)]
     pub(super) unsafe fn start<T, F: FnOnce() -> T>(
         self,
         runtime: &Runtime,
@@ -96,6 +98,7 @@ impl Spec {
 ///
 /// Outside a runtime, or if there is no memory for a stack; [`Builder::spawn`] gives an error then.
 #[track_caller]
+#[inline(always)]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     match Builder::new().spawn(f) {
         Ok(handle) => handle,
@@ -163,6 +166,7 @@ impl Builder {
     ///
     /// Outside a runtime.
     #[track_caller]
+    #[inline(always)]
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<JoinHandle<T>> {
         let runtime = Runtime::expect("coro::spawn");
         // SAFETY: 'static; no deadlines are inherited.

@@ -171,7 +171,7 @@ impl Runtime {
             return Err(why);
         }
         if !me.is_fixed() {
-            self.step_back(me);
+            self.make_way(me);
         }
         me.interruption().map_or(Ok(()), Err)
     }
