@@ -252,7 +252,9 @@ impl Runtime {
     pub(super) fn start(&self, task: &Head, eager: bool) {
         self.spawned.set(self.spawned.get() + 1);
         if eager && self.depth.get() < DEEPEST && !self.current().is_fixed() {
+            self.depth.set(self.depth.get() + 1);
             self.resume(task);
+            self.depth.set(self.depth.get() - 1);
         } else {
             self.make_ready(task);
         }
@@ -314,7 +316,8 @@ impl Runtime {
     /// Lets others run first, if there are any.
     #[inline(always)]
     pub(super) fn make_way(&self, me: &Head) {
-        let nobody = self.ready.get().is_null() && self.woken.is_empty() && !self.submitted.get();
+        // Whoever has spawned this task eagerly is in no queue, but waits all the same.
+        let nobody = self.depth.get() == 0 && self.ready.get().is_null() && !self.has_news();
         if nobody && self.since_look.get() < FAIR {
             self.since_look.set(self.since_look.get() + 1);
         } else {
@@ -349,11 +352,9 @@ impl Runtime {
     fn resume(&self, task: &Head) {
         let previous = self.running.replace(task);
         task.state.set(State::Running);
-        self.depth.set(self.depth.get() + 1);
         self.switches.set(self.switches.get() + 1);
         // SAFETY: it was ready, so it is not running.
         let ended = unsafe { task.resume() };
-        self.depth.set(self.depth.get() - 1);
         self.running.set(previous);
         if !self.engine.is_alive() {
             report::forked();
@@ -391,6 +392,16 @@ impl Runtime {
         while !self.run_ready() {
             self.look();
         }
+        // Otherwise a root that is always ready would keep the engine waiting.
+        if self.since_look.get() >= FAIR || !self.has_ready() && self.has_news() {
+            self.poll(self.since_look.get() >= FAIR);
+        }
+    }
+
+    /// Whether the engine has something to do, as far as one can tell without asking it.
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.submitted.get() || !self.woken.is_empty() || !self.fired.is_empty()
     }
 
     /// Runs the tasks that are ready, and some that they wake; tells whether it is the root's turn.
@@ -434,7 +445,7 @@ impl Runtime {
     /// Looks at the engine; waits there if there is nothing else to do.
     fn look(&self) {
         if !self.ready.get().is_null() {
-            if self.submitted.get() || self.since_look.get() >= FAIR || !self.woken.is_empty() {
+            if self.has_news() || self.since_look.get() >= FAIR {
                 self.poll(self.since_look.get() >= FAIR);
             }
         } else if !self.woken.is_empty() || !self.fired.is_empty() {
