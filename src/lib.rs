@@ -45,15 +45,40 @@
 //!
 //! # Where it ends
 //!
-//! - This is no async executor: the calling thread blocks until its batch is finished. Coroutines, in which the same
-//!   calls wait without blocking the thread, are to come in a later release.
-//! - Operations overlap with the others of their batch, not with the code around it. Threads do that; each has an
-//!   engine of its own, made at first use and kept until the thread ends.
+//! - This is no async executor, and has no `Future`: a call returns when its batch is finished. On a plain thread it
+//!   blocks that; in a [task](coro) it suspends it.
+//! - Operations overlap with the others of their batch, not with the code around it. Tasks and threads do that. Each
+//!   thread has an engine of its own, made at first use and kept until the thread ends.
 //! - A time limit or a [`Cancel`](op::Cancel) is a request. What the kernel, or a worker thread, is in the middle of
 //!   and cannot interrupt is waited for, and then has a result.
 //! - Nothing is async-signal-safe, except [`EventSource::notify`](op::EventSource::notify).
 //! - A child of `fork(2)` gets a new engine. It cannot wait for what its parent had in flight; see
 //!   [`SetupError::Forked`].
+//!
+//! # Tasks
+//!
+//! [`coro`] has stackful coroutines: inside [`coro::run`] the same functions suspend the calling task instead of blocking
+//! the thread. [`net`], [`fs`], [`process`], [`signal`] and [`stdio`] have the types of the standard library on top of the
+//! operations, and [`sync`] what tasks need to wait for one another.
+//!
+//! ```
+//! use aio::{coro, net::{TcpListener, TcpStream}};
+//! use std::io::{Read, Write};
+//!
+//! coro::run(|| {
+//!     let listener = TcpListener::bind("127.0.0.1:0")?;
+//!     let address = listener.local_addr()?;
+//!     let server = coro::spawn(move || listener.accept()?.0.write_all(b"hello"));
+//!     let mut text = String::new();
+//!     TcpStream::connect(address)?.read_to_string(&mut text)?;
+//!     assert_eq!(text, "hello");
+//!     server.join()?
+//! })??;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! Tasks have [limits](coro#limits) that Rust cannot check: above all, code that uses a thread-local as a stack must not
+//! be suspended.
 //!
 //! # Engines
 //!
@@ -146,4 +171,14 @@ mod pages {
     struct Profiling;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
+    #[doc = include_str!("../docs/tasks.md")]
+    struct Tasks;
+    #[doc = include_str!("../docs/cancellation.md")]
+    struct Cancellation;
+    #[doc = include_str!("../docs/blocking-code.md")]
+    struct BlockingCode;
+    #[doc = include_str!("../docs/limits.md")]
+    struct Limits;
+    #[doc = include_str!("../docs/coming-from.md")]
+    struct ComingFrom;
 }

@@ -134,6 +134,10 @@ impl Post {
         self.armed.get() && self.shared.get().is_some_and(|shared| shared.remotes.load(Ordering::Acquire) > 0)
     }
 
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.get()
+    }
+
     pub(super) fn has_rung(&self) -> bool {
         !self.done.is_empty()
     }

@@ -40,6 +40,8 @@ const FAIR: u32 = 61;
 const DEEPEST: u32 = 64;
 /// A cancelled task may ignore it so often, before the process ends.
 const PATIENCE: u32 = 100_000;
+/// So many of those who wait for batches are looked at before the engine waits.
+const WATCHED: usize = 4;
 /// Nanoseconds after which the end of a runtime says for whom it waits.
 const SLOW: u64 = 1_000_000_000;
 
@@ -74,6 +76,9 @@ pub(crate) struct Runtime {
     /// How deep eager spawns are nested.
     depth: Cell<u32>,
     since_look: Cell<u32>,
+    /// A few of those who wait for batches, and how many more there are.
+    batches: Cell<[*const TaskWaiter; WATCHED]>,
+    more_batches: Cell<u32>,
     /// Operations were submitted since the last look.
     submitted: Cell<bool>,
     /// Operations finished at once since the last switch.
@@ -118,6 +123,8 @@ impl Runtime {
             serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             depth: Cell::new(0),
             since_look: Cell::new(0),
+            batches: Cell::new([ptr::null(); WATCHED]),
+            more_batches: Cell::new(0),
             submitted: Cell::new(false),
             luck: Cell::new(0),
             hopeless: Cell::new(Hopeless::Nobody),
@@ -456,11 +463,41 @@ impl Runtime {
             if self.hopeless.get() == Hopeless::All {
                 self.hopeless.set(Hopeless::Nobody);
             }
-            self.engine.turn(1);
+            self.engine.turn(self.needed());
             self.collect();
         } else {
             self.give_up();
         }
+    }
+
+    /// How many operations have to end before any task can go on. Mostly one; but where a few tasks wait for batches the
+    /// kernel may as well do several steps in one call.
+    fn needed(&self) -> u32 {
+        if self.more_batches.get() > 0 || self.post.is_armed() {
+            return 1;
+        }
+        let waiting = self.batches.get().into_iter().filter(|waiter| !waiter.is_null());
+        // SAFETY: those who wait take themselves off before they go.
+        waiting.map(|waiter| unsafe { (*waiter).pending() }).min().unwrap_or(1)
+    }
+
+    /// Takes note of one who waits for operations, until `forget_batch`.
+    pub(super) fn note_batch(&self, waiter: &TaskWaiter) {
+        let mut batches = self.batches.get();
+        match batches.iter_mut().find(|place| place.is_null()) {
+            Some(place) => *place = waiter,
+            None => self.more_batches.set(self.more_batches.get() + 1),
+        }
+        self.batches.set(batches);
+    }
+
+    pub(super) fn forget_batch(&self, waiter: &TaskWaiter) {
+        let mut batches = self.batches.get();
+        match batches.iter_mut().find(|place| ptr::eq(**place, waiter)) {
+            Some(place) => *place = ptr::null(),
+            None => self.more_batches.set(self.more_batches.get() - 1),
+        }
+        self.batches.set(batches);
     }
 
     /// Looks at the engine without waiting.

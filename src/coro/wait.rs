@@ -96,7 +96,7 @@ impl TaskWaiter {
         TaskWaiter { waiter: Waiter::listed(pending, runtime.woken()), task, seen: Cell::new(false) }
     }
 
-    fn pending(&self) -> u32 {
+    pub(super) fn pending(&self) -> u32 {
         self.waiter.pending.get()
     }
 
@@ -263,6 +263,7 @@ impl Runtime {
             return;
         }
         self.add_outstanding(1);
+        self.note_batch(waiter);
         let mut asked = false;
         while waiter.pending() > 0 {
             if !asked && let Some(why) = me.interruption() {
@@ -273,6 +274,7 @@ impl Runtime {
             }
             self.park(me, Reason::batch(what, waiter.pending()));
         }
+        self.forget_batch(waiter);
         self.add_outstanding(-1);
     }
 

@@ -41,6 +41,9 @@ enum Role {
 
 const ROLES: u64 = 15;
 
+/// As many completions as there will be at once.
+const MANY: u32 = 64;
+
 pub(crate) struct Uring {
     ring: Ring,
     support: Support,
@@ -252,7 +255,15 @@ impl Uring {
             }
         } else {
             debug_assert!(self.in_flight() > 0 || limit.is_some(), "a turn with nothing to wait for");
-            self.enter(self.sensible(want), limit);
+            let want = self.sensible(want);
+            if want == 1 && self.chains > 0 && self.ring.has_queued() {
+                // The kernel does one step of its deferred work for each completion that it is asked for, and goes back
+                // to sleep. Chains take many; so it is asked for more than there will be, and not to sleep.
+                self.enter(self.in_flight().min(MANY), Some(0));
+            }
+            if !self.ring.has_completion() {
+                self.enter(want, limit);
+            }
         }
         self.reap();
         if !self.wheel.is_empty() {
