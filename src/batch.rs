@@ -228,7 +228,7 @@ impl<L: Last> Batch for L {
 ///
 /// # Safety
 /// `slots` points to memory for so many.
-unsafe fn located<L: Entry>(slots: *mut MaybeUninit<L::Slots>, count: usize) -> Vec<*mut Slot> {
+pub(crate) unsafe fn located<L: Entry>(slots: *mut MaybeUninit<L::Slots>, count: usize) -> Vec<*mut Slot> {
     let mut found = Vec::with_capacity(count * L::LEN as usize);
     // SAFETY: promised by the caller.
     (0..count).for_each(|i| unsafe { L::locate(slots.add(i), &mut found) });

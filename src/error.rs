@@ -104,8 +104,11 @@ impl From<Error> for io::Error {
 /// assert!(aio::is_canceled(&aio::Error::Canceled.into()));
 /// assert!(!aio::is_canceled(&aio::Error::Skipped.into()));
 /// ```
+///
+/// That of a batch as well, if that is why it failed.
 pub fn is_canceled(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ECANCELED)
+    let batch = || error.get_ref()?.downcast_ref::<BatchError>();
+    error.raw_os_error() == Some(libc::ECANCELED) || batch().is_some_and(|batch| batch.error == Error::Canceled)
 }
 
 /// An error number of the operating system, as in `errno(3)`. Prints as [`io::Error`] does.

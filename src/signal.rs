@@ -44,7 +44,7 @@ use std::{
 /// Waits for one `SIGINT`, which is what Ctrl-C sends.
 ///
 /// Before this call and after it `SIGINT` does what it did, which is to end the process by default. A program that
-/// waits for more than one keeps a [`Signals`].
+/// waits for more than one, or that lets others know that it is ready before it calls this, makes a [`Signals`] first.
 ///
 /// ```no_run
 /// println!("press Ctrl-C");

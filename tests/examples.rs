@@ -5,10 +5,13 @@ mod common;
 use common::backends;
 use std::{
     fs,
-    io::Write as _,
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{Shutdown, TcpStream, UdpSocket},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 /// Says why something was not tested, past the harness, which hides what a passing test prints.
@@ -205,4 +208,315 @@ fn deny_takes_io_uring_away_from_a_program() {
         assert!(text.contains("2 of 3 engines used"), "{text}");
     }
     failed(&run("EWHAT"), 2, "usage: deny EPERM|ENOSYS");
+}
+
+#[track_caller]
+fn one_line_starts_with(text: &str, start: &str) {
+    assert_eq!(text.lines().filter(|line| line.starts_with(start)).count(), 1, "{start:?} in\n{text}");
+}
+
+#[test]
+fn echo_server_serves_its_own_clients() {
+    each("echo_server", |_, run| {
+        let text = succeeded(&run(&["--selftest".as_ref()]));
+        assert_eq!(
+            text,
+            "200 clients sent 10 messages each, and every byte of 5014000 came back\n\
+             the server has counted: connections: 200, bytes sent back: 5014000\n"
+        );
+    });
+}
+
+#[test]
+fn udp_echo_serves_its_own_clients() {
+    each("udp_echo", |_, run| {
+        let text = succeeded(&run(&["--selftest".as_ref()]));
+        one_line_starts_with(&text, "50 clients sent 20 messages each, and each came back as it was; repeated: ");
+        one_line_starts_with(&text, "the server has counted: datagrams sent back: 1");
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tcp_proxy_forwards_for_its_own_clients() {
+    each("tcp_proxy", |_, run| {
+        let text = succeeded(&run(&["--selftest".as_ref()]));
+        assert_eq!(text.matches(": 4194304 bytes to the upstream, 4194318 back\n").count(), 4, "{text}");
+        one_line_starts_with(&text, "4 clients sent 4 MiB each through the proxy, and every byte came back");
+    });
+}
+
+#[test]
+fn ticker_ticks_until_its_time_is_over() {
+    each("ticker", |_, run| {
+        let text = succeeded(&run(&["0.45".as_ref()]));
+        for clock in ["fast, every 100 ms", "steady, every 250 ms", "slow, every 400 ms"] {
+            one_line_starts_with(&text, &format!("{clock}, ticks: "));
+        }
+        // However busy the machine is, the first clock is not the last to tick.
+        assert!(text.lines().next().unwrap().ends_with("s  fast 1"), "{text}");
+        let last = text.lines().last().unwrap();
+        let seconds = last.strip_prefix("ended after ").and_then(|rest| rest.strip_suffix(" s"));
+        assert!(seconds.unwrap().parse::<f64>().unwrap() >= 0.45, "{text}");
+    });
+}
+
+#[test]
+fn process_pipe_writes_and_reads_at_the_same_time() {
+    each("process_pipe", |_, run| {
+        let text = succeeded(&run(&[]));
+        let lines: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1..5], [&["1", "7"][..], &["2", "17"], &["…"], &["40951", "99997"]], "{text}");
+        one_line_starts_with(&text, "40951 of 100000 numbers have a 7 in them");
+        one_line_starts_with(&text, "grep: exit status: 0, cat: exit status: 0");
+    });
+}
+
+#[test]
+fn graceful_shutdown_ends_by_its_own_signal() {
+    each("graceful_shutdown", |_, run| {
+        assert_eq!(
+            succeeded(&run(&["--selftest".as_ref()])),
+            "raising SIGTERM\n\
+             ended by SIGTERM; requests answered before: 3, finished in time: 4, cancelled: 2; \
+             idle connections closed: 3\n\
+             as it should be\n"
+        );
+    });
+}
+
+#[test]
+fn servers_say_how_they_are_called() {
+    for name in ["echo_server", "udp_echo", "tcp_proxy", "graceful_shutdown", "ticker"] {
+        let Some(program) = program(name) else { return };
+        let run = |argument: &str| Command::new(&program).arg(argument).output().unwrap();
+        assert!(succeeded(&run("--help")).contains(&format!("usage: {name}")));
+        failed(&run("--fast"), 2, &format!("usage: {name}"));
+    }
+}
+
+/// How long a test waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An example that serves until it gets a signal.
+struct Server {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Server {
+    /// Starts it, and waits until it has said its address.
+    fn start(program: &Path, backend: &str, arguments: &[&str]) -> Server {
+        let mut command = Command::new(program);
+        command.args(arguments).env("AIO_BACKEND", backend).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let Some(rest) = line.strip_prefix("listening on ") else { panic!("{line:?}") };
+        let address = rest.split([',', '\n']).next().unwrap().to_owned();
+        Server { child, output, address }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn signal(&self, number: i32) {
+        // SAFETY: it is a child that has not been waited for, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(self.child.id() as libc::pid_t, number) }, 0);
+    }
+
+    /// What it has printed when it has ended, which has to be without an error.
+    #[track_caller]
+    fn ended(mut self) -> String {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.output.read_to_string(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        let status = self.child.wait().unwrap();
+        assert_eq!((status.code(), &*err), (Some(0), ""), "{status}\n{out}");
+        out
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts an example that serves, on each backend.
+fn each_server(name: &str, arguments: &[&str], test: impl Fn(Server)) {
+    let Some(program) = program(name) else { return };
+    for backend in backends() {
+        test(Server::start(&program, &backend.to_string(), arguments));
+    }
+}
+
+#[track_caller]
+fn read_to_end(mut stream: &TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[track_caller]
+fn expect(mut stream: &TcpStream, text: &str) {
+    let mut bytes = vec![0; text.len()];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+}
+
+#[test]
+fn echo_server_ends_by_ctrl_c() {
+    each_server("echo_server", &[], |server| {
+        let (talking, _silent) = (server.connect(), server.connect());
+        (&talking).write_all(b"hello").unwrap();
+        expect(&talking, "hello");
+        server.signal(libc::SIGINT);
+        assert_eq!(read_to_end(&talking), "");
+        let text = server.ended();
+        // The silent one may not have been accepted yet.
+        let counts = [1, 2].map(|n| format!("ended by SIGINT; connections: {n}, bytes sent back: 5\n"));
+        assert!(counts.contains(&text), "{text}");
+    });
+    each_server("echo_server", &[], |server| {
+        server.signal(libc::SIGINT);
+        assert_eq!(server.ended(), "ended by SIGINT; connections: 0, bytes sent back: 0\n");
+    });
+}
+
+#[test]
+fn echo_server_ends_after_so_many_connections() {
+    each_server("echo_server", &["--connections", "2"], |server| {
+        let streams = [server.connect(), server.connect()];
+        for (stream, text) in streams.iter().zip(["one", "three"]) {
+            let mut writer = stream;
+            writer.write_all(text.as_bytes()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_to_end(stream), text);
+        }
+        assert_eq!(server.ended(), "ended; connections: 2, bytes sent back: 8\n");
+    });
+}
+
+#[test]
+fn udp_echo_ends_by_ctrl_c() {
+    each_server("udp_echo", &[], |server| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut buffer = vec![0; 40_000];
+        for len in [0, 1, 30_000] {
+            let bytes = vec![len as u8; len];
+            socket.send_to(&bytes, &*server.address).unwrap();
+            // This thread has had a ring (`backends` tries them), of which the kernel still cleans up in its context.
+            // That interrupts a receive with a time limit; those of a stream are repeated by the standard library.
+            let received = loop {
+                match socket.recv(&mut buffer) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    result => break result.unwrap(),
+                }
+            };
+            assert_eq!(received, len);
+            assert!(buffer[..len] == bytes);
+        }
+        server.signal(libc::SIGINT);
+        assert_eq!(server.ended(), "ended by SIGINT; datagrams sent back: 3\n");
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tcp_proxy_passes_on_each_end_by_itself() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap().to_string();
+    each_server("tcp_proxy", &[&address], |server| {
+        let idle = server.connect();
+        let (idle_upstream, _) = upstream.accept().unwrap();
+        let client = server.connect();
+        let (far, _) = upstream.accept().unwrap();
+        far.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The upstream ends first, and the client goes on.
+        (&far).write_all(b"from the upstream").unwrap();
+        far.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(&client), "from the upstream");
+        (&client).write_all(b"from the client").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(&far), "from the client");
+        // It says so when both directions have ended, at a moment of its own.
+        let (peer, mut server) = (client.local_addr().unwrap(), server);
+        let mut line = String::new();
+        server.output.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{peer}: 15 bytes to the upstream, 17 back\n"));
+        server.signal(libc::SIGINT);
+        assert_eq!((read_to_end(&idle), read_to_end(&idle_upstream)), (String::new(), String::new()));
+        assert_eq!(server.ended(), "ended by SIGINT\n");
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tcp_proxy_goes_on_if_the_upstream_is_not_there() {
+    // An address where nobody listens any more.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    each_server("tcp_proxy", &[&address], |mut server| {
+        for _ in 0..2 {
+            assert_eq!(read_to_end(&server.connect()), "");
+        }
+        server.signal(libc::SIGINT);
+        let (mut out, mut err) = (String::new(), String::new());
+        server.output.read_to_string(&mut out).unwrap();
+        server.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!((&*out, err.matches("Connection refused").count()), ("ended by SIGINT\n", 2), "{err}");
+        assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn graceful_shutdown_lets_requests_finish() {
+    each_server("graceful_shutdown", &["--grace", "60"], |server| {
+        let (idle, working) = (server.connect(), server.connect());
+        (&idle).write_all(b"work 0\n").unwrap();
+        expect(&idle, "started\ndone\n");
+        (&working).write_all(b"work 500\n").unwrap();
+        expect(&working, "started\n");
+        server.signal(libc::SIGINT);
+        assert_eq!(read_to_end(&idle), "");
+        // It takes no more connections, though it has not ended.
+        assert!(TcpStream::connect(&server.address).is_err());
+        assert_eq!(read_to_end(&working), "done\n");
+        assert_eq!(
+            server.ended(),
+            "ended by SIGINT; requests answered before: 1, finished in time: 1, cancelled: 0; \
+             idle connections closed: 1\n"
+        );
+    });
+}
+
+#[test]
+fn graceful_shutdown_cancels_what_takes_too_long() {
+    // By the end of the grace period, or before by a second signal.
+    for (grace, second) in [("0.1", false), ("3600", true)] {
+        each_server("graceful_shutdown", &["--grace", grace], |server| {
+            let working = server.connect();
+            (&working).write_all(b"work 3600000\n").unwrap();
+            expect(&working, "started\n");
+            server.signal(libc::SIGTERM);
+            if second {
+                // Two that come before anybody looks are one.
+                thread::sleep(Duration::from_millis(200));
+                server.signal(libc::SIGINT);
+            }
+            assert_eq!(read_to_end(&working), "cancelled\n");
+            assert_eq!(
+                server.ended(),
+                "ended by SIGTERM; requests answered before: 0, finished in time: 0, cancelled: 1; \
+                 idle connections closed: 0\n"
+            );
+        });
+    }
 }

@@ -2,8 +2,8 @@
 
 mod common;
 
-use aio::{Error, op::*};
-use common::{NEVER, each_engine, os, pipe, write_only};
+use aio::{Backend, Error, op::*};
+use common::{NEVER, each_engine, file_with, os, pipe, write_only};
 use std::{
     io::Write as _,
     os::unix::net::UnixStream,
@@ -237,5 +237,26 @@ fn the_last_operation_of_a_chain_may_time_out() {
         let ((output, _input), mut buf) = (pipe(), [0u8; 4]);
         let done = aio::complete((Nop::new().link(), Read::new(&output, &mut buf).timeout(SOON))).unwrap();
         assert_eq!((done.results, done.errors), ((Ok(()), Err(Error::TimedOut)), 1));
+    });
+}
+
+// The ring gave an error number of the kernel's own for these.
+#[test]
+fn a_splice_that_waits_can_time_out() {
+    each_engine(|_| {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let (output, input) = pipe();
+        let file = file_with(b"");
+        for _ in 0..20 {
+            let socket = Splice::new(&a, &input, 100).timeout(Duration::from_millis(2));
+            assert_eq!(aio::single(socket), Err(Error::TimedOut));
+        }
+        // Waiting for a pipe blocks a worker of the emulation, or the thread.
+        if aio::stats().backend == Some(Backend::IoUring) {
+            assert_eq!(
+                aio::single(Splice::new(&output, &file, 100).timeout(Duration::from_millis(2))),
+                Err(Error::TimedOut)
+            );
+        }
     });
 }

@@ -66,6 +66,10 @@ struct Pop<'a>(&'a Head, *const Frame);
 impl Drop for Pop<'_> {
     fn drop(&mut self) {
         self.0.frames.set(self.1);
+        // What was refused because of this frame is no carelessness.
+        if self.0.interruption().is_none() {
+            self.0.refused.set(0);
+        }
     }
 }
 
@@ -77,12 +81,12 @@ impl Drop for Pop<'_> {
 /// not. A [cancelled](super::JoinHandle::cancel) task sees [`Error::Canceled`](crate::Error::Canceled) instead.
 ///
 /// ```
-/// use aio::{Error, coro};
+/// use aio::{Error, coro, sync::Event};
 /// use std::time::Duration;
 ///
 /// coro::run(|| {
-///     let minute = Duration::from_secs(60);
-///     assert_eq!(coro::timeout(Duration::from_millis(5), || coro::sleep(minute)), Err(Error::TimedOut));
+///     let never = Event::new();
+///     assert_eq!(coro::timeout(Duration::from_millis(5), || never.wait()), Err(Error::TimedOut));
 ///     assert_eq!(coro::sleep(Duration::from_millis(1)), Ok(()));      // the limit ended with its closure
 /// })?;
 /// # Ok::<(), aio::SetupError>(())

@@ -3,13 +3,14 @@
 use super::{
     TaskId, interrupt,
     runtime::Runtime,
+    select::Watch,
     stack::Stack,
     task::{Failure, Head, Outcome, State, Task},
     wait::Reason,
 };
 use crate::{
     Error,
-    sync::waitlist::{self, List, Local},
+    sync::waitlist::{self, How, List, Local, Turn},
 };
 use std::{any::Any, fmt, io, ops::Deref, panic, rc::Rc};
 
@@ -85,6 +86,18 @@ impl<T> JoinHandle<T> {
     /// The task, without its result.
     pub fn task(&self) -> TaskId {
         TaskId::new(&self.task.head)
+    }
+
+    /// For [`select`](super::select).
+    pub(super) fn enter_end(&self, before: Option<&Watch<'_>>, rest: impl FnOnce(&Watch<'_>)) -> Option<()> {
+        if self.is_finished() {
+            return Some(());
+        }
+        let list: fn(&mut List) -> &mut List = |list| list;
+        let how = How::of("the end of a task").brief();
+        let now = |_: &mut List| Turn::Queue(0);
+        let meanwhile = |done: &dyn Fn() -> bool| rest(&Watch::new(done, before));
+        waitlist::wait_as::<Local, List>(how, &self.task.head.joiners, list, now, meanwhile, |_, _| None).ok().map(drop)
     }
 
     pub(super) fn id(&self) -> u64 {

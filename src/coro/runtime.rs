@@ -83,19 +83,13 @@ pub(crate) struct Runtime {
     submitted: Cell<bool>,
     /// Operations finished at once since the last switch.
     luck: Cell<u32>,
-    /// Nothing can end the waits of these any more: the root's, or everybody's.
-    hopeless: Cell<Hopeless>,
+    /// Every task waits for another one: that was reported; and the root was told, and could not help it.
+    stuck: Cell<bool>,
+    despair: Cell<bool>,
     closing: Cell<bool>,
     /// Counts for `stats`.
     pub(super) switches: Cell<u64>,
     pub(super) spawned: Cell<u64>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Hopeless {
-    Nobody,
-    Root,
-    All,
 }
 
 impl Runtime {
@@ -127,7 +121,8 @@ impl Runtime {
             more_batches: Cell::new(0),
             submitted: Cell::new(false),
             luck: Cell::new(0),
-            hopeless: Cell::new(Hopeless::Nobody),
+            stuck: Cell::new(false),
+            despair: Cell::new(false),
             closing: Cell::new(false),
             switches: Cell::new(0),
             spawned: Cell::new(0),
@@ -375,6 +370,7 @@ impl Runtime {
     #[inline(never)]
     fn end(&self, task: &Head) {
         task.state.set(State::Done);
+        self.go_on();
         // SAFETY: it has ended.
         if let Some(stack) = unsafe { task.take_stack() }
             && let Some(stack) = self.pool.borrow_mut().give(stack)
@@ -408,7 +404,7 @@ impl Runtime {
     /// Whether the engine has something to do, as far as one can tell without asking it.
     #[inline]
     fn has_news(&self) -> bool {
-        self.submitted.get() || !self.woken.is_empty() || !self.fired.is_empty()
+        self.submitted.get() || !self.woken.is_empty() || !self.fired.is_empty() || self.post.has_rung()
     }
 
     /// Runs the tasks that are ready, and some that they wake; tells whether it is the root's turn.
@@ -455,14 +451,12 @@ impl Runtime {
             if self.has_news() || self.since_look.get() >= FAIR {
                 self.poll(self.since_look.get() >= FAIR);
             }
-        } else if !self.woken.is_empty() || !self.fired.is_empty() {
+        } else if !self.woken.is_empty() || !self.fired.is_empty() || self.post.has_rung() {
             self.poll(false);
         } else if self.outstanding.get() > 0 || self.post.is_awaited() {
             self.since_look.set(0);
             self.submitted.set(false);
-            if self.hopeless.get() == Hopeless::All {
-                self.hopeless.set(Hopeless::Nobody);
-            }
+            self.go_on();
             self.engine.turn(self.needed());
             self.collect();
         } else {
@@ -543,31 +537,33 @@ impl Runtime {
         self.wake(&self.root);
     }
 
-    /// Every task waits for another one. Lets the root know, or everybody if the root cannot help it.
+    /// Every task waits for another one. Lets the root know, and everybody if that does not help.
     #[cold]
     fn give_up(&self) {
-        if self.hopeless.get() == Hopeless::Nobody {
+        if !self.stuck.replace(true) {
             report::deadlock(self);
-            self.hopeless.set(Hopeless::Root);
-            self.make_ready(&self.root);
-        } else {
-            self.hopeless.set(Hopeless::All);
+        }
+        self.root.hopeless.set(true);
+        if self.despair.replace(true) {
+            for task in self.table.borrow().all() {
+                task.head.hopeless.set(true);
+            }
             self.wake_all();
+        } else {
+            self.wake(&self.root);
         }
     }
 
-    /// Whether the wait of this task cannot end. Told once.
+    /// The root was told, and goes on.
+    pub(super) fn root_knows(&self) {
+        self.despair.set(false);
+    }
+
+    /// There is progress.
     #[inline]
-    pub(super) fn is_hopeless(&self, task: &Head) -> bool {
-        match self.hopeless.get() {
-            Hopeless::Nobody => false,
-            Hopeless::Root if !task.is_root() => false,
-            Hopeless::Root => {
-                self.hopeless.set(Hopeless::Nobody);
-                true
-            }
-            Hopeless::All => true,
-        }
+    fn go_on(&self) {
+        self.stuck.set(false);
+        self.despair.set(false);
     }
 
     /// A wait was refused to a cancelled task. If it does not take the hint, the others run, and after many times the
@@ -596,7 +592,7 @@ impl Runtime {
     fn close(&self) {
         self.closing.set(true);
         self.post.close();
-        self.hopeless.set(Hopeless::Nobody);
+        self.go_on();
         let mut patience = SLOW;
         loop {
             let tasks = self.table.borrow().all_cloned();

@@ -36,6 +36,8 @@ pub(super) struct Children {
     panics: RefCell<Vec<(u64, Box<dyn Any + Send>)>>,
 }
 
+const ALL: Reason = Reason::of("the children of its scope");
+
 impl Children {
     fn runtime(&self) -> &Runtime {
         // SAFETY: a scope lives in a task of the runtime, whose frames end before it does.
@@ -79,13 +81,12 @@ impl Children {
 
     /// Waits for the end of all children, whatever happens: they borrow from frames below this one.
     fn wait(&self) {
-        let reason = Reason::of("the children of its scope");
         let mut must = false;
         while self.alive.get() > 0 {
             if !self.runtime().engine().is_alive() {
                 report::forked();
             }
-            match self.runtime().wait(reason, Ender::Tasks, must, || self.alive.get() == 0) {
+            match self.runtime().wait(ALL, Ender::Tasks, must, || self.alive.get() == 0) {
                 Ok(()) => {}
                 // They are under the same deadline.
                 Err(Error::TimedOut) => self.for_each(|runtime, child| runtime.wake(child)),
@@ -161,7 +162,7 @@ pub fn try_scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>
 }
 
 /// What a child leaves: its value, or a panic that the scope keeps.
-struct Panicked;
+pub(super) struct Panicked;
 
 impl<'scope> Scope<'scope, '_> {
     /// Starts a child. It runs at once, until it waits for the first time.
@@ -203,6 +204,35 @@ impl<'scope> Scope<'scope, '_> {
     /// Cancels all children that have not ended. They are waited for at the end of the scope.
     pub fn cancel(&self) {
         self.children.cancel();
+    }
+
+    /// Waits until no child is left, as the end of the scope does; but this wait can be interrupted, and under a
+    /// [`timeout`](super::timeout) that is how long they have.
+    ///
+    /// ```
+    /// use aio::{Error, coro};
+    /// use std::time::Duration;
+    ///
+    /// coro::run(|| {
+    ///     coro::scope(|s| {
+    ///         s.spawn(|| coro::sleep(Duration::from_secs(60)));
+    ///         let grace = Duration::from_millis(2);
+    ///         assert_eq!(coro::timeout(grace, || s.wait()), Err(Error::TimedOut));
+    ///         s.cancel();
+    ///     });
+    /// })?;
+    /// # Ok::<(), aio::SetupError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As any wait; [`Error::Invalid`] if it is not the task that opened the scope which calls.
+    pub fn wait(&self) -> Result<()> {
+        let runtime = self.children.runtime();
+        if !std::ptr::eq(runtime.current(), self.children.parent) {
+            return Err(Error::Invalid(&"only the task that opened a scope can wait for all of its children"));
+        }
+        runtime.wait(ALL, Ender::Tasks, false, || self.alive() == 0)
     }
 
     /// How many children have not ended.
@@ -269,6 +299,10 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// Whether the child has ended.
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
+    }
+
+    pub(super) fn handle(&self) -> &JoinHandle<Result<T, Panicked>> {
+        &self.handle
     }
 
     /// As [`JoinHandle::task`].

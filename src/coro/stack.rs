@@ -162,7 +162,7 @@ struct Class {
     in_use: usize,
 }
 
-/// How a runtime's stacks are used; see [`stack_stats`](super::stack_stats).
+/// How a runtime's stacks are used; part of [`stats`](super::stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StackStats {

@@ -57,6 +57,8 @@ pub(crate) struct Head {
     inherited: Cell<*const Frame>,
     /// Waits refused since it was cancelled.
     pub(super) refused: Cell<u32>,
+    /// Nothing is left that could end its wait.
+    pub(super) hopeless: Cell<bool>,
     /// The scope that it is a child of.
     pub(super) scope: Cell<*const Children>,
     /// How many `no_suspend`s it is in.
@@ -105,6 +107,7 @@ impl Head {
             frames: Cell::new(ptr::null()),
             inherited: Cell::new(ptr::null()),
             refused: Cell::new(0),
+            hopeless: Cell::new(false),
             scope: Cell::new(ptr::null()),
             unswitchable: Cell::new(0),
             reason: Cell::new(Reason::STARTING),

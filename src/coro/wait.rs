@@ -124,6 +124,44 @@ pub(crate) fn until(reason: Reason, ender: Ender, must: bool, done: impl Fn() ->
     }
 }
 
+/// Whether a wait would be refused at once, and why. For those who give something away before they wait.
+pub(crate) fn allowed(ender: Ender) -> Result<(), Error> {
+    let Some(runtime) = Runtime::current_runtime() else {
+        return if ender == Ender::Tasks { Err(Error::WrongRuntime) } else { Ok(()) };
+    };
+    let me = runtime.current();
+    if let Some(why) = me.interruption() {
+        runtime.refuse(me);
+        return Err(why);
+    }
+    if me.is_fixed() && (thread::panicking() || ender == Ender::Tasks) { Err(Error::NoSuspend) } else { Ok(()) }
+}
+
+/// Something was there without a wait. After many times the others get their turn.
+pub(crate) fn pay_for_luck() {
+    if let Some(runtime) = Runtime::current_runtime() {
+        runtime.pay_for_luck(runtime.current());
+    }
+}
+
+/// Lowering calls user code (`AsFd`). If that panics, what was submitted before is ended before the frame goes, and the
+/// waiter leaves the scheduler's list.
+struct EndOnUnwind<'a, 'e> {
+    cx: &'a mut Lower<'e>,
+    slots: &'a dyn Fn() -> Vec<*mut Slot>,
+    waiter: &'a TaskWaiter,
+    runtime: &'a Runtime,
+}
+
+impl Drop for EndOnUnwind<'_, '_> {
+    fn drop(&mut self) {
+        let guard = AbortOnUnwind;
+        self.cx.abandon(&(self.slots)());
+        self.waiter.leave(self.runtime);
+        mem::forget(guard);
+    }
+}
+
 impl Runtime {
     /// Waits until `done`. It is looked at first, so what is done is never refused.
     ///
@@ -144,7 +182,10 @@ impl Runtime {
                     return Err(Error::NoSuspend);
                 }
                 self.post.arm(self.engine())?;
-                self.engine().turn(1);
+                // Where the bell has rung before it was listened to, nothing may be left to wait for.
+                if !self.post.has_rung() {
+                    self.engine().turn(1);
+                }
                 self.collect();
                 continue;
             }
@@ -155,8 +196,11 @@ impl Runtime {
             self.add_outstanding(outside);
             self.park(me, reason);
             self.add_outstanding(-outside);
-            if self.is_hopeless(me) && !done() {
+            if me.hopeless.replace(false) && !done() {
                 self.refuse(me);
+                if !must && me.is_root() {
+                    self.root_knows();
+                }
                 return Err(Error::Deadlock);
             }
         }
@@ -188,26 +232,10 @@ impl Runtime {
         slots: &dyn Fn() -> Vec<*mut Slot>,
         lower: impl FnOnce(&mut Lower<'_>),
     ) {
-        /// As there; besides, the waiter leaves the scheduler's list.
-        struct EndOnUnwind<'a, 'e> {
-            cx: &'a mut Lower<'e>,
-            slots: &'a dyn Fn() -> Vec<*mut Slot>,
-            waiter: &'a TaskWaiter,
-            runtime: &'a Runtime,
-        }
-        impl Drop for EndOnUnwind<'_, '_> {
-            fn drop(&mut self) {
-                let guard = AbortOnUnwind;
-                self.cx.abandon(&(self.slots)());
-                self.waiter.leave(self.runtime);
-                mem::forget(guard);
-            }
-        }
         let me = self.current();
         let waiter = TaskWaiter::new(self, me, expected);
-        let plain = (&raw const waiter).cast::<Waiter>();
         // SAFETY: promised by the caller; `waiter` stays until it has no pending slot and is on no list.
-        let mut cx = unsafe { Lower::new(self.engine(), plain, expected, false) };
+        let mut cx = unsafe { Lower::new(self.engine(), (&raw const waiter).cast(), expected, false) };
         if let Some(why) = me.interruption() {
             self.refuse(me);
             cx.refuse(why);
@@ -222,6 +250,53 @@ impl Runtime {
         waiter.leave(self);
         mem::forget(guard);
         self.pay_for_luck(me);
+    }
+
+    /// Lowers one operation and calls `meanwhile`, unless it is finished at once. If it is not finished then, cancels it,
+    /// waits for its end, and tells so. The task may switch.
+    ///
+    /// # Safety
+    /// As [`run_to_end`](Self::run_to_end).
+    pub(super) unsafe fn run_while(
+        &self,
+        slots: &dyn Fn() -> Vec<*mut Slot>,
+        lower: impl FnOnce(&mut Lower<'_>),
+        meanwhile: impl FnOnce(&dyn Fn() -> bool),
+    ) -> bool {
+        let me = self.current();
+        let waiter = TaskWaiter::new(self, me, 1);
+        // SAFETY: promised by the caller; `waiter` stays until it has no pending slot and is on no list.
+        let mut cx = unsafe { Lower::new(self.engine(), (&raw const waiter).cast(), 1, false) };
+        self.note_submission();
+        let end = EndOnUnwind { cx: &mut cx, slots, waiter: &waiter, runtime: self };
+        lower(end.cx);
+        if waiter.pending() > 0 {
+            let _outside = self.outside();
+            meanwhile(&|| waiter.pending() == 0);
+        }
+        mem::forget(end);
+        let guard = AbortOnUnwind;
+        let cut = waiter.pending() > 0;
+        if cut {
+            let _outside = self.outside();
+            // SAFETY: promised by the caller: the slot was submitted, and stays.
+            unsafe { self.end_slots(me, &waiter, &slots(), Error::Canceled) };
+        }
+        waiter.leave(self);
+        mem::forget(guard);
+        cut
+    }
+
+    /// Something outside will end a wait, until this is dropped.
+    fn outside(&self) -> impl Drop {
+        struct Outside<'a>(&'a Runtime);
+        impl Drop for Outside<'_> {
+            fn drop(&mut self) {
+                self.0.add_outstanding(-1);
+            }
+        }
+        self.add_outstanding(1);
+        Outside(self)
     }
 
     /// Waits until there is something on a list of waiters. If the task is interrupted, the operations are cancelled.

@@ -363,7 +363,12 @@ impl Uring {
         unsafe {
             let last = (*slot).remove_entry();
             if role == Role::Operation as u64 {
-                (*slot).set_result(result);
+                (*slot).set_result(match result {
+                    // The kernel's own, which it hides from everybody but workers of a ring: a signal, as a cancel is one.
+                    -516..=-512 if (*slot).is_cancelled() => -libc::ECANCELED,
+                    -516..=-512 => -libc::EINTR,
+                    result => result,
+                });
             } else {
                 self.complete_side_entry(slot, role, result);
             }

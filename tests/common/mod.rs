@@ -14,6 +14,18 @@ use std::{
     time::Duration,
 };
 
+/// Numbers that look random and are the same each time (xorshift). The seed is not 0.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 20) % end
+    }
+}
+
 /// Long enough that no test waits for it to end, on however slow a machine.
 pub const NEVER: Duration = Duration::from_secs(3600);
 

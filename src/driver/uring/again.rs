@@ -53,6 +53,7 @@ impl Remedy {
                 RawOp::Read { .. } | RawOp::Readv { .. } | RawOp::Write { .. } | RawOp::Writev { .. },
             ) if op.is_nonblocking() => Remedy::AskOtherwise,
             (libc::ENXIO, RawOp::Open { flags, .. }) if flags & libc::O_NONBLOCK == 0 => Remedy::OpenAsync,
+            (libc::EINTR, RawOp::Splice { .. }) => Remedy::Repeat,
             // A `close` that has run must not run again, whatever it said.
             (libc::ECANCELED, RawOp::Timeout { .. } | RawOp::Close { .. }) => Remedy::None,
             (libc::ECANCELED, op) => match op.readiness() {
