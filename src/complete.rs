@@ -6,9 +6,14 @@ use crate::{
     driver::slot::{Slot, State, Waiter},
     engine::{self, Engine},
     lower::Lower,
-    op::Op,
+    op::{Op, RawOp},
 };
-use std::{mem, time::Duration};
+use std::{
+    fmt,
+    io::{self, Write},
+    mem,
+    time::Duration,
+};
 
 /// Runs a batch and waits until all of it is finished.
 ///
@@ -107,9 +112,15 @@ pub(crate) struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
-        eprintln!("aio: a panic tried to leave a frame whose operations are in flight; aborting");
+        complain(format_args!("a panic tried to leave a frame whose operations are in flight; aborting"));
         std::process::abort();
     }
+}
+
+/// Prints a message. Unlike `eprintln`, it does not panic if standard error is gone: those who complain have frames
+/// below them that must not be unwound.
+pub(crate) fn complain(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "aio: {message}");
 }
 
 /// Lowers a batch of `expected` operations and returns when all of them are finished: the thread waits, or the calling
@@ -170,7 +181,8 @@ pub(crate) unsafe fn cancel_and_drain(engine: &Engine, slots: &[*mut Slot], wait
         for &slot in slots {
             // SAFETY: promised by the caller.
             unsafe {
-                if (*slot).state() != State::Done {
+                // A `close` is about to end, and what it was given would be lost.
+                if (*slot).state() != State::Done && !matches!((*slot).op, RawOp::Close { .. }) {
                     engine.cancel(slot);
                 }
             }

@@ -149,6 +149,8 @@ impl Driver {
 #[cold]
 pub(crate) fn fatal(what: &str, errno: i32) -> ! {
     let error = crate::Errno::new(errno);
-    eprintln!("aio: {what}: {error}; operations in flight can no longer be waited for, aborting");
+    crate::complete::complain(format_args!(
+        "{what}: {error}; operations in flight can no longer be waited for, aborting"
+    ));
     std::process::abort();
 }

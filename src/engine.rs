@@ -220,6 +220,12 @@ pub(crate) fn scoped<R>(config: Config, f: impl FnOnce() -> R) -> Result<R, Setu
     Ok(f())
 }
 
+/// Whether this is the thread's engine now.
+#[inline]
+pub(crate) fn is_current(engine: &Engine) -> bool {
+    ptr::eq(CURRENT.get(), engine)
+}
+
 /// Makes an engine the thread's until the guard is dropped.
 ///
 /// # Safety

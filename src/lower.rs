@@ -251,7 +251,9 @@ unsafe fn refuse_chain(head: *mut Slot, why: Error) {
 
 #[cold]
 fn forked() -> ! {
-    eprintln!("aio: an AsFd forked the process in the middle of a batch; the child cannot go on, aborting it");
+    crate::complete::complain(format_args!(
+        "an AsFd forked the process in the middle of a batch; the child cannot go on, aborting it"
+    ));
     std::process::abort();
 }
 

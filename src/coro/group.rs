@@ -139,7 +139,7 @@ macro_rules! group {
                 scope(|s| {
                     $(
                         let place = &$t;
-                        s.spawn(move || place.set(Some(arm($f, $at, race, s))));
+                        s.spawn_always(move || place.set(Some(arm($f, $at, race, s))));
                     )*
                     referee(s, race);
                 });
@@ -167,7 +167,7 @@ impl<T, F: FnOnce() -> T> Group for Vec<F> {
         scope(|s| {
             for (at, f) in self.into_iter().enumerate() {
                 let place = &places[at];
-                s.spawn(move || place.set(Some(arm(f, at, race, s))));
+                s.spawn_always(move || place.set(Some(arm(f, at, race, s))));
             }
             referee(s, race);
         });

@@ -65,6 +65,10 @@ pub fn current() -> TaskId {
 pub fn park(state: u32) -> Result<(), Error> {
     let runtime = Runtime::current_runtime().ok_or(Error::WrongRuntime)?;
     let me = runtime.current();
+    if me.is_fixed() {
+        // The scheduler may be running this in the name of the root, which may be parked itself.
+        return Err(me.interruption().unwrap_or(Error::NoSuspend));
+    }
     me.parked_as.set(Some(state));
     let reason = Reason::numbered("being woken; its state is", u64::from(state));
     let result = runtime.wait(reason, Ender::Tasks, false, || me.parked_as.get().is_none());
@@ -74,7 +78,7 @@ pub fn park(state: u32) -> Result<(), Error> {
 
 impl TaskId {
     pub(super) fn new(task: &Head) -> TaskId {
-        TaskId { runtime: Runtime::of_thread().map_or(0, Runtime::serial), key: task.key() }
+        TaskId { runtime: task.serial(), key: task.key() }
     }
 
     /// The task's number, unique in its runtime: counted from 1, and 0 for the root.

@@ -184,7 +184,10 @@ fn with_deadline<R>(at: u64, f: impl FnOnce() -> R) -> R {
 ///
 /// Outside a runtime.
 pub fn shield<R>(f: impl FnOnce() -> R) -> R {
-    let task = Runtime::expect("coro::shield").current();
+    shielded(Runtime::expect("coro::shield").current(), f)
+}
+
+fn shielded<R>(task: &Head, f: impl FnOnce() -> R) -> R {
     let frame = Frame::Shield { outer: task.frames.get() };
     let _pop = Pop(task, task.frames.replace(&frame));
     f()
@@ -216,6 +219,12 @@ pub fn no_suspend<R>(f: impl FnOnce() -> R) -> R {
         Some(runtime) => fixed(runtime.current(), f),
         None => f(),
     }
+}
+
+/// Runs what is none of the task's doing, but happens in its name while it waits: it must not switch, and what ends the
+/// task's own waits is no concern of it.
+pub(super) fn apart<R>(task: &Head, f: impl FnOnce() -> R) -> R {
+    fixed(task, || shielded(task, f))
 }
 
 /// Runs `f` while a task must not switch.

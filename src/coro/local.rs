@@ -1,6 +1,6 @@
 //! Values of which each task has its own.
 
-use super::runtime::Runtime;
+use super::{runtime::Runtime, task::contain};
 use crate::Error;
 use std::{any::Any, cell::RefCell, fmt, rc::Rc};
 
@@ -91,7 +91,8 @@ impl Locals {
     /// Drops the values, the youngest first. Their destructors may use task-locals, and so make new ones.
     pub(super) fn clear(&self) {
         while let Some(value) = self.0.borrow_mut().pop().map(|(_, value)| value) {
-            drop(value);
+            // None may be left: the scheduler would drop it, where it could do harm by panicking or waiting.
+            contain(|| drop(value));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Blocking code, on threads, while the task waits.
 
 use super::{
-    interrupt,
+    interrupt, report,
     runtime::Runtime,
     task::Head,
     wait::{Ender, Reason, Wake},
@@ -155,15 +155,15 @@ impl<F: FnOnce() -> T, T> Job<F, T> {
     /// The job stays where it is until this returns.
     unsafe fn hand_over(&self, runtime: &Runtime, me: &Head, token: &CancelToken) {
         let errand = Errand { job: (&raw const *self).cast(), run: Self::run };
-        if runtime.config.max_workers == 0 {
-            self.wake.set(Wake::current(Ender::Tasks).ok());
+        // Chores are done before the scheduler looks for what could wake anybody.
+        let here = runtime.config.max_workers == 0;
+        let ender = if here { Ender::Tasks } else { Ender::Threads };
+        self.wake.set(Wake::current(ender).ok());
+        if here {
             runtime.chores.add(errand);
-        } else {
-            self.wake.set(Wake::current(Ender::Threads).ok());
-            if let Err(errand) = runtime.workers.give(errand) {
-                // SAFETY: the job is here, and nobody else has it.
-                unsafe { (errand.run)(errand.job) };
-            }
+        } else if let Err(errand) = runtime.workers.give(errand) {
+            // SAFETY: the job is here, and nobody else has it.
+            unsafe { (errand.run)(errand.job) };
         }
         let done = || {
             if me.interruption().is_some() {
@@ -173,7 +173,7 @@ impl<F: FnOnce() -> T, T> Job<F, T> {
         };
         while !done() {
             // The bell was armed before, so nothing can go wrong.
-            let _ = runtime.wait(Reason::of("a worker thread"), Ender::Threads, true, done);
+            let _ = runtime.wait(Reason::of("a worker thread"), ender, true, done);
         }
     }
 
@@ -221,7 +221,10 @@ impl Chores {
         loop {
             let Some(errand) = self.waiting.borrow_mut().pop_front() else { return self.any.set(false) };
             // SAFETY: the task that gave it waits for it.
-            interrupt::fixed(runtime.current(), || unsafe { (errand.run)(errand.job) });
+            interrupt::apart(runtime.current(), || unsafe { (errand.run)(errand.job) });
+            if !runtime.engine().is_alive() {
+                report::forked();
+            }
         }
     }
 }

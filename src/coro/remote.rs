@@ -1,10 +1,10 @@
 //! From other threads into a runtime.
 
 use super::{
-    TaskId,
+    TaskId, interrupt,
     runtime::Runtime,
     spawn::Spec,
-    task::Key,
+    task::{Key, contain},
     wait::{Ender, Wake},
 };
 use crate::{
@@ -12,14 +12,13 @@ use crate::{
     driver::slot::{Link, Slot, Waiter, Woken},
     engine::Engine,
     op::{CURRENT_POSITION, EventSource, Fd, RawOp},
-    sys,
+    sys::{self, fork::Life},
 };
 use std::{
     cell::{Cell, OnceCell, UnsafeCell},
     fmt,
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -42,6 +41,8 @@ pub(crate) struct Shared {
     /// The bell has been rung, and what lies in the box was not taken since.
     rung: AtomicBool,
     remotes: AtomicUsize,
+    /// The process that it belongs to. A forked child has a copy of the box, and the same bell.
+    life: Life,
 }
 
 #[derive(Default)]
@@ -57,6 +58,10 @@ impl Shared {
 
     /// Puts a letter into the box; gives it back if the runtime has ended.
     fn send(&self, letter: Letter) -> std::result::Result<(), Letter> {
+        // First this, for in a child the lock may be held by a thread that it does not have.
+        if !self.life.goes_on() {
+            return Err(letter);
+        }
         let mut letters = self.lock();
         if letters.closed {
             return Err(letter);
@@ -68,7 +73,7 @@ impl Shared {
     }
 
     fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
+        if self.life.goes_on() && !self.rung.swap(true, Ordering::AcqRel) {
             self.bell.notify();
         }
     }
@@ -106,6 +111,7 @@ impl Post {
             bell: EventSource::new()?,
             rung: AtomicBool::new(false),
             remotes: AtomicUsize::new(0),
+            life: Life::current(),
         };
         Ok(self.shared.get_or_init(|| Arc::new(shared)))
     }
@@ -158,8 +164,10 @@ impl Post {
                 Letter::Wake(key) => runtime.wake_key(key),
                 Letter::Unpark(task) => drop(task.wake()),
                 Letter::Run(f) => {
-                    // Without a stack for it there is nobody to tell; whoever waits for its result learns of it.
-                    let _ = Spec::default().queued().detached(runtime, f);
+                    // Without a stack for it there is nobody to tell; whoever waits for its result learns of it. It is
+                    // dropped then, which may run the user's code: that must not get out of here, nor switch tasks.
+                    let start = || _ = Spec::default().queued().detached(runtime, f);
+                    contain(|| interrupt::apart(runtime.current(), start));
                 }
             }
         }
@@ -174,9 +182,7 @@ impl Post {
             mem::take(&mut letters.waiting)
         };
         for letter in letters {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(letter))) {
-                mem::forget(payload);
-            }
+            contain(|| drop(letter));
         }
     }
 

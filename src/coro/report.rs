@@ -94,7 +94,10 @@ impl fmt::Display for Dump {
 /// Every task waits for another one.
 #[cold]
 pub(super) fn deadlock(runtime: &Runtime) {
-    eprintln!("aio: deadlock: every task waits, and nothing is left that could wake one:\n{}", dump_of(runtime));
+    crate::complete::complain(format_args!(
+        "deadlock: every task waits, and nothing is left that could wake one:\n{}",
+        dump_of(runtime)
+    ));
 }
 
 /// The end of a runtime takes long.
@@ -102,23 +105,25 @@ pub(super) fn deadlock(runtime: &Runtime) {
 pub(super) fn slow_end(runtime: &Runtime) {
     let mut dump = dump_of(runtime);
     dump.tasks.remove(0);
-    eprintln!("aio: the runtime cannot end yet; it waits for:\n{dump}");
+    crate::complete::complain(format_args!("the runtime cannot end yet; it waits for:\n{dump}"));
 }
 
 /// A task does not take its cancellation for an answer.
 #[cold]
 pub(super) fn careless(task: &Head) -> ! {
-    eprintln!(
-        "aio: {} goes on waiting although each wait tells it that it was cancelled; a loop must end when \
+    crate::complete::complain(format_args!(
+        "{} goes on waiting although each wait tells it that it was cancelled; a loop must end when \
          aio::is_canceled(&error); aborting",
         describe(task)
-    );
+    ));
     std::process::abort();
 }
 
 /// A forked child has come back into the scheduler of its parent.
 #[cold]
 pub(super) fn forked() -> ! {
-    eprintln!("aio: a forked child has come back into its parent's coroutine runtime; it must exec or exit; aborting");
+    crate::complete::complain(format_args!(
+        "a forked child has come back into its parent's coroutine runtime; it must exec or exit; aborting"
+    ));
     std::process::abort();
 }

@@ -97,6 +97,8 @@ impl Runtime {
         static SERIALS: AtomicU32 = AtomicU32::new(1);
         let workers = Workers::new(config.max_workers, config.worker_idle);
         let root = Head::new(Some(config.name.clone().unwrap_or("root".into())));
+        let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
+        root.set_serial(serial);
         Ok(Runtime {
             engine: Engine::new(config.engine)?,
             woken: Woken::new(),
@@ -114,7 +116,7 @@ impl Runtime {
             post: Post::new(),
             workers,
             chores: Chores::default(),
-            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
+            serial,
             depth: Cell::new(0),
             since_look: Cell::new(0),
             batches: Cell::new([ptr::null(); WATCHED]),
@@ -253,7 +255,9 @@ impl Runtime {
     #[inline(always)]
     pub(super) fn start(&self, task: &Head, eager: bool) {
         self.spawned.set(self.spawned.get() + 1);
-        if eager && self.depth.get() < DEEPEST && !self.current().is_fixed() {
+        // Inside another engine's `Config::run` the task could not wait as a task.
+        let here = engine::is_current(&self.engine);
+        if eager && here && self.depth.get() < DEEPEST && !self.current().is_fixed() {
             self.depth.set(self.depth.get() + 1);
             self.resume(task);
             self.depth.set(self.depth.get() - 1);
@@ -432,7 +436,16 @@ impl Runtime {
 
     /// Runs the tasks that are ready, and looks at the engine. For the root, when it drives the runtime itself.
     pub(super) fn tick(&self) {
-        self.run_ready();
+        if !self.engine.is_alive() {
+            report::forked();
+        }
+        // SAFETY: the runtime stays, and the guard is dropped before this returns. Tasks expect their own engine, even
+        // if the root calls this inside another one's `Config::run`.
+        let _current = unsafe { engine::make_current(&self.engine) };
+        // The root may call this where it must not switch.
+        if !self.current().is_fixed() {
+            self.run_ready();
+        }
         self.poll(true);
     }
 
@@ -452,6 +465,7 @@ impl Runtime {
                 self.poll(self.since_look.get() >= FAIR);
             }
         } else if !self.woken.is_empty() || !self.fired.is_empty() || self.post.has_rung() {
+            // Something was finished while an operation blocked the thread.
             self.poll(false);
         } else if self.outstanding.get() > 0 || self.post.is_awaited() {
             self.since_look.set(0);
@@ -591,10 +605,12 @@ impl Runtime {
     /// Ends all tasks: what they wait for gives `Canceled` from now on.
     fn close(&self) {
         self.closing.set(true);
-        self.post.close();
         self.go_on();
         let mut patience = SLOW;
         loop {
+            // Both run the user's code, which may start tasks. Tasks may have made the box only now.
+            self.root.locals.clear();
+            self.post.close();
             let tasks = self.table.borrow().all_cloned();
             if tasks.is_empty() {
                 break;
@@ -626,7 +642,7 @@ impl Runtime {
         if task.state.get() == State::Done || task.canceled.replace(true) {
             return;
         }
-        if !task.has_begun() && !task.is_root() {
+        if !task.has_begun() && !task.is_root() && !task.always_runs.get() {
             task.never_run.set(true);
         }
         self.wake(task);

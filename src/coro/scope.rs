@@ -5,16 +5,17 @@ use super::{
     join::{JoinError, JoinHandle},
     report,
     runtime::Runtime,
-    spawn::{Builder, Family},
+    spawn::{Builder, Family, Spec},
     task::Head,
     wait::{Ender, Reason},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, complete::AbortOnUnwind};
 use std::{
     any::Any,
     cell::{Cell, RefCell},
     fmt, io,
     marker::PhantomData,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
@@ -81,6 +82,8 @@ impl Children {
 
     /// Waits for the end of all children, whatever happens: they borrow from frames below this one.
     fn wait(&self) {
+        // They would be left behind.
+        let guard = AbortOnUnwind;
         let mut must = false;
         while self.alive.get() > 0 {
             if !self.runtime().engine().is_alive() {
@@ -94,6 +97,7 @@ impl Children {
             }
             must = true;
         }
+        mem::forget(guard);
     }
 }
 
@@ -188,6 +192,22 @@ impl<'scope> Scope<'scope, '_> {
         builder: Builder,
         f: impl FnOnce() -> T + 'scope,
     ) -> io::Result<ScopedJoinHandle<'scope, T>> {
+        self.start(builder.spec(), f)
+    }
+
+    /// Starts a child that runs even if it is cancelled before its first turn.
+    #[track_caller]
+    pub(super) fn spawn_always<T: 'scope>(&'scope self, f: impl FnOnce() -> T + 'scope) {
+        if let Err(error) = self.start(Builder::new().spec().always(), f) {
+            panic!("cannot spawn a task: {error}");
+        }
+    }
+
+    fn start<T: 'scope>(
+        &'scope self,
+        spec: Spec,
+        f: impl FnOnce() -> T + 'scope,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>> {
         let children = &self.children;
         let body = move || {
             catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
@@ -197,7 +217,7 @@ impl<'scope> Scope<'scope, '_> {
         };
         // SAFETY: the scope waits for its children before it ends, and what it borrows outlives it; the handle does not
         // outlive what its value borrows, as its type says. So do the frames, which the parent was in before.
-        let handle = unsafe { builder.spec().start(children.runtime(), Family::Scope(children), None, body)? };
+        let handle = unsafe { spec.start(children.runtime(), Family::Scope(children), None, body)? };
         Ok(ScopedJoinHandle { handle, children })
     }
 

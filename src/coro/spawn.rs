@@ -21,12 +21,19 @@ pub(super) struct Spec {
     name: Option<Cow<'static, str>>,
     stack_size: Option<usize>,
     queued: bool,
+    always: bool,
 }
 
 impl Spec {
     /// It waits for its turn.
     pub(super) fn queued(mut self) -> Spec {
         self.queued = true;
+        self
+    }
+
+    /// It runs even if it is cancelled before its first turn.
+    pub(super) fn always(mut self) -> Spec {
+        self.always = true;
         self
     }
 
@@ -55,15 +62,18 @@ impl Spec {
             None => runtime.take_stack(self.stack_size)?,
         };
         let task = Task::<Outcome<T>>::new(self.name);
-        if let Family::Scope(children) = family {
-            task.head.adopt(children);
-        }
+        task.head.set_serial(runtime.serial());
+        task.head.always_runs.set(self.always);
         let entry: Rc<Task<dyn Anything + '_>> = task.clone();
         // SAFETY: only the lifetime changes. The scheduler does not look at results; it drops the task when that has
         // ended, when a result is left only if a handle is, which takes it before it goes.
         let entry: Rc<Task> = unsafe { mem::transmute(entry) };
         // SAFETY: promised by the caller; the table keeps the task until it has ended.
         unsafe { task.prepare(stack, f) };
+        // Not earlier: a scope waits for what it has adopted.
+        if let Family::Scope(children) = family {
+            task.head.adopt(children);
+        }
         runtime.table.borrow_mut().insert(entry);
         runtime.start(&task.head, !self.queued);
         Ok(JoinHandle::new(task))
@@ -174,7 +184,7 @@ impl Builder {
     }
 
     pub(super) fn spec(self) -> Spec {
-        Spec { name: self.name, stack_size: self.stack_size, queued: self.later }
+        Spec { name: self.name, stack_size: self.stack_size, queued: self.later, always: false }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     Error,
     sync::waitlist::{List, LocalLock, Lock},
 };
-use corosensei::{Coroutine, CoroutineResult, Yielder};
+use corosensei::{Coroutine, CoroutineResult, Yielder, stack::STACK_ALIGNMENT};
 use std::{
     any::Any,
     borrow::Cow,
@@ -16,6 +16,9 @@ use std::{
     rc::Rc,
     thread,
 };
+
+/// What a closure may have captured to be put on its stack before that is in use. Corosensei panics above 1 KiB.
+const LARGEST_ON_STACK: usize = 512;
 
 /// Where a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +54,10 @@ pub(crate) struct Head {
     pub(super) canceled: Cell<bool>,
     /// It was cancelled before it began.
     pub(super) never_run: Cell<bool>,
+    /// It runs even if it is cancelled before.
+    pub(super) always_runs: Cell<bool>,
+    /// The runtime's number.
+    serial: Cell<u32>,
     /// The innermost deadline or shield that the task is in.
     pub(super) frames: Cell<*const Frame>,
     /// The innermost of those that it has from its parent; the others are on its own stack.
@@ -104,6 +111,8 @@ impl Head {
             yielder: Cell::new(ptr::null()),
             canceled: Cell::new(false),
             never_run: Cell::new(false),
+            always_runs: Cell::new(false),
+            serial: Cell::new(0),
             frames: Cell::new(ptr::null()),
             inherited: Cell::new(ptr::null()),
             refused: Cell::new(0),
@@ -130,6 +139,15 @@ impl Head {
     /// Whether it has begun to run.
     pub(super) fn has_begun(&self) -> bool {
         !self.yielder.get().is_null()
+    }
+
+    /// The number of the runtime that the task belongs to.
+    pub(super) fn serial(&self) -> u32 {
+        self.serial.get()
+    }
+
+    pub(super) fn set_serial(&self, serial: u32) {
+        self.serial.set(serial);
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -244,6 +262,19 @@ impl<T> Task<Outcome<T>> {
     /// # Safety
     /// The task is new, is resumed only while `f` and `T` are valid, and stays in its place until it has ended.
     pub(super) unsafe fn prepare<F: FnOnce() -> T>(self: &Rc<Self>, stack: Stack, f: F) {
+        // SAFETY: promised by the caller. Boxed, the closure is as valid as before.
+        unsafe {
+            if size_of::<F>() <= LARGEST_ON_STACK && align_of::<F>() <= STACK_ALIGNMENT {
+                self.prepare_small(stack, f);
+            } else {
+                self.prepare_small(stack, Box::new(f));
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`prepare`](Self::prepare).
+    unsafe fn prepare_small<F: FnOnce() -> T>(self: &Rc<Self>, stack: Stack, f: F) {
         let task = Rc::as_ptr(self);
         self.head.range.set(stack.range());
         let body = move |yielder: &Yielder<(), ()>, ()| {
@@ -264,11 +295,13 @@ impl<T> Task<Outcome<T>> {
         } else {
             catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked)
         };
-        contain(|| self.head.locals.clear());
+        self.head.locals.clear();
         if self.head.handles.get() > 0 {
             *self.outcome.borrow_mut() = Some(result);
         } else {
             contain(|| drop(result));
+            // That may have made new ones.
+            self.head.locals.clear();
         }
     }
 
@@ -285,7 +318,7 @@ impl<T> Task<Outcome<T>> {
 }
 
 /// Runs what may panic where a panic has nowhere to go. Its message has been printed.
-fn contain(f: impl FnOnce()) {
+pub(super) fn contain(f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         // Dropping it might panic again.
         mem::forget(payload);
