@@ -132,6 +132,20 @@ impl Config {
         self
     }
 
+    /// For a ring whose descriptor somebody waits for. Work that a ring defers until the next `enter` does not make it
+    /// readable for one who waits already, and an eventfd registered with it rings once only for what an eventfd has
+    /// started (both seen on Linux 6.18).
+    #[cfg(target_os = "linux")]
+    pub(crate) const fn pollable(mut self) -> Config {
+        self.features.defer = false;
+        self
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) const fn pollable(self) -> Config {
+        self
+    }
+
     /// Pretends nothing where there is no io_uring.
     #[doc(hidden)]
     #[cfg(not(target_os = "linux"))]

@@ -177,6 +177,10 @@ mod pages {
     struct Cancellation;
     #[doc = include_str!("../docs/blocking-code.md")]
     struct BlockingCode;
+    #[doc = include_str!("../docs/sync.md")]
+    struct Sync;
+    #[doc = include_str!("../docs/embedding.md")]
+    struct Embedding;
     #[doc = include_str!("../docs/limits.md")]
     struct Limits;
     #[doc = include_str!("../docs/coming-from.md")]

@@ -1,8 +1,6 @@
 //! Channels among the tasks of a runtime.
 
 mod common;
-#[path = "common/tasks.rs"]
-mod tasks;
 
 use aio::{
     Error, coro,
@@ -14,7 +12,6 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use tasks::*;
 
 const SOON: Duration = Duration::from_millis(1);
 

@@ -24,12 +24,6 @@ use std::{
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Runs a test as the root of a runtime, once on each engine.
-#[track_caller]
-fn each_runtime(test: impl Fn()) {
-    each_runtime_with(|config| config, test);
-}
-
 #[track_caller]
 fn each_runtime_with(change: impl Fn(coro::Config) -> coro::Config, test: impl Fn()) {
     each_engine(|engine| change(coro::Config::new().engine(engine.config)).run(&test).unwrap());

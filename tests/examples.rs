@@ -6,7 +6,7 @@ use common::backends;
 use std::{
     fs,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
-    net::{Shutdown, TcpStream, UdpSocket},
+    net::{Shutdown, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
@@ -114,9 +114,22 @@ fn quiet_prints_nothing() {
 
 #[test]
 fn a_warm_batch_of_two_reads_is_one_system_call_for_strace_too() {
-    let Some(program) = program("quiet") else { return };
+    let Some((_, calls)) = traced("quiet") else { return };
+    let (from, to) = (calls.find("getppid(").unwrap(), calls.rfind("getppid(").unwrap());
+    let between: Vec<_> = calls[from..to].lines().skip(1).filter(|line| line.contains('(')).collect();
+    assert!(between.len() == 1 && between[0].contains("io_uring_enter("), "{between:#?}");
+}
+
+/// What an example prints, and the system calls it makes on io_uring, as `strace -f` writes them down. Nothing if that
+/// is not possible here.
+fn traced(name: &str) -> Option<(String, String)> {
+    let program = program(name)?;
+    let skip = |why: &str| {
+        skip("counting by strace", why);
+        None
+    };
     if !backends().contains(&aio::Backend::IoUring) {
-        return skip("counting by strace", "io_uring cannot be used here, or another backend is demanded");
+        return skip("io_uring cannot be used here, or another backend is demanded");
     }
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("calls");
@@ -124,17 +137,207 @@ fn a_warm_batch_of_two_reads_is_one_system_call_for_strace_too() {
     strace.arg("-f").arg("-o").arg(&log).arg(program).env("AIO_BACKEND", "io_uring");
     let output = match strace.output() {
         Ok(output) => output,
-        Err(error) => return skip("counting by strace", &format!("strace cannot be run: {error}")),
+        Err(error) => return skip(&format!("strace cannot be run: {error}")),
     };
     let (calls, err) = (fs::read_to_string(&log).unwrap_or_default(), String::from_utf8_lossy(&output.stderr));
     // A container may forbid tracing.
     if !calls.contains("execve(") {
-        return skip("counting by strace", &format!("strace cannot trace: {err}"));
+        return skip(&format!("strace cannot trace: {err}"));
     }
-    succeeded(&output);
-    let (from, to) = (calls.find("getppid(").unwrap(), calls.rfind("getppid(").unwrap());
-    let between: Vec<_> = calls[from..to].lines().skip(1).filter(|line| line.contains('(')).collect();
-    assert!(between.len() == 1 && between[0].contains("io_uring_enter("), "{between:#?}");
+    Some((succeeded(&output), calls))
+}
+
+/// What `coro` says its conversation took.
+fn enters(text: &str) -> u32 {
+    let line = text.lines().find_map(|line| line.strip_prefix("io_uring: ")).unwrap_or_else(|| panic!("{text}"));
+    let (count, rest) = line.split_once(" × io_uring_enter for 17 operations").unwrap_or_else(|| panic!("{text}"));
+    // What else there is are the operations that an old kernel's ring lacks.
+    assert!(rest.is_empty() || !ring_has_sockets(), "{text}");
+    count.parse().unwrap()
+}
+
+/// Whether the kernel's ring does all operations of `coro`: from Linux 6.11 on.
+fn ring_has_sockets() -> bool {
+    let probe = aio::Backend::probe();
+    let by_ring = |name| probe.operation(name).unwrap().io_uring == Some(aio::Service::Ring);
+    ["Socket", "SetSockOpt", "Bind", "Listen"].into_iter().all(by_ring)
+}
+
+#[test]
+fn coro_has_its_conversation_in_few_system_calls() {
+    each("coro", |backend, run| {
+        let text = succeeded(&run(&[]));
+        let spoken = [
+            "server: hey",
+            "server: I'm doing multiple IO ops at once",
+            "server: how cool is that?",
+            "client: dude, I don't care",
+            "server: ok, bye",
+            "client has heard everything",
+        ];
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("server listens on 127.0.0.1:"), "{text}");
+        assert_eq!(lines[1..7], spoken);
+        match backend {
+            "io_uring" => assert!(enters(&text) <= 6, "{text}"),
+            _ => assert!(lines[7].starts_with(&format!("{backend}: ")), "{text}"),
+        }
+        assert_eq!(lines.len(), 8);
+    });
+}
+
+#[test]
+fn coro_talks_by_the_ring_alone_for_strace_too() {
+    let Some((text, calls)) = traced("coro") else { return };
+    let count = calls.lines().filter(|line| line.contains("io_uring_enter(")).count();
+    assert!(count <= 6 && count == enters(&text) as usize, "{count} calls, but:\n{text}");
+    if !ring_has_sockets() {
+        return skip("sockets by the ring", "this kernel's does not have them; Linux 6.11 does");
+    }
+    // Asking for the address is one call that does not wait, and no operation.
+    let sockets = ["socket", "bind", "listen", "accept", "connect", "setsockopt", "getsockopt", "shutdown"];
+    let data = ["send", "recv", "poll_", "epoll", "select"];
+    let of_sockets: Vec<_> = calls
+        .lines()
+        .filter(|line| {
+            let call = line.split_whitespace().nth(1).unwrap_or_default();
+            sockets.iter().chain(&data).any(|name| call.starts_with(name))
+        })
+        .collect();
+    assert!(of_sockets.is_empty(), "{of_sockets:#?}");
+    assert_eq!(calls.matches(" getsockname(").count(), 1);
+}
+
+#[test]
+fn chat_server_shows_everybody_what_is_said() {
+    each("chat_server", |backend, run| {
+        let text = succeeded(&run(&["--selftest".as_ref()]));
+        assert_eq!(text.matches("ok: ").count(), 3, "{text}");
+        let last = text.lines().last().unwrap();
+        assert!(last.starts_with(&format!("{backend}: ")) && last.ends_with(" lines seen as they should be"), "{text}");
+    });
+}
+
+#[test]
+fn chat_server_ends_when_it_is_told_to() {
+    let Some(program) = program("chat_server") else { return };
+    for backend in backends() {
+        let mut server = Command::new(&program);
+        server.arg("127.0.0.1:0").env("AIO_BACKEND", backend.to_string());
+        let mut server = server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(server.stdout.take().unwrap());
+        let mut first = String::new();
+        output.read_line(&mut first).unwrap();
+        let address = first.strip_prefix("listening on ").and_then(|rest| rest.split_once(';')).unwrap().0;
+
+        let mut client = BufReader::new(TcpStream::connect(address).unwrap());
+        client.get_ref().write_all(b"somebody\n").unwrap();
+        let mut seen = String::new();
+        while !seen.contains("* somebody has joined\n") {
+            assert_ne!(client.read_line(&mut seen).unwrap(), 0, "{seen}");
+        }
+        // SAFETY: sends a signal to a child that is not reaped yet.
+        assert_eq!(unsafe { libc::kill(server.id() as libc::pid_t, libc::SIGINT) }, 0);
+        seen.clear();
+        client.read_to_string(&mut seen).unwrap();
+        assert_eq!(seen, "", "it is only closed");
+
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).unwrap();
+        let result = server.wait_with_output().unwrap();
+        assert_eq!((succeeded(&result).as_str(), rest.as_str()), ("", "good-bye\n"));
+    }
+}
+
+#[test]
+fn chat_server_says_why_it_cannot_start() {
+    each("chat_server", |_, run| {
+        failed(&run(&["127.0.0.1:1".as_ref(), "more".as_ref()]), 2, "unexpected argument");
+        failed(&run(&["--selftest".as_ref(), "127.0.0.1:0".as_ref()]), 2, "takes no address");
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        failed(&run(&[address.as_ref()]), 1, "Address already in use");
+        assert!(succeeded(&run(&["--help".as_ref()])).contains("usage: chat_server [ADDRESS]"));
+    });
+}
+
+/// Runs an example that searches `dir` from within, so that the paths that it prints are short.
+fn grep(program: &Path, backend: &str, dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(program);
+    let output = command.current_dir(dir).args(arguments).env("AIO_BACKEND", backend).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn parallel_grep_finds_what_is_there() {
+    let Some(program) = program("parallel_grep") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("a/deep/er")).unwrap();
+    fs::create_dir(at("empty")).unwrap();
+    fs::write(at("a/one"), "a needle\n\nnee needle needle\nnone").unwrap();
+    fs::write(at("a/deep/two"), "needl").unwrap();
+    fs::write(at("a/deep/er/last line"), "first\nneedle").unwrap();
+    fs::write(at("b"), b"needle\n\xff is no UTF-8\n").unwrap();
+    fs::write(at("binary"), b"needle\n\0").unwrap();
+    // Searched on a worker thread, with the text at both ends and across what is read at a time.
+    let mut large = "needle\n".to_owned() + &"straw\n".repeat(50_000);
+    large.replace_range(8189..8195, "needle");
+    fs::write(at("large"), large + "needle\n").unwrap();
+    fs::write(at("nothing"), "").unwrap();
+    symlink("..", at("a/up")).unwrap();
+    symlink("b", at("link")).unwrap();
+    let all = "a/deep/er/last line:2:needle\na/one:1:a needle\na/one:3:nee needle needle\nb:1:needle\n\
+        large:1:needle\nlarge:1365:straneedlew\nlarge:50001:needle\n";
+    for backend in backends() {
+        let grep = |arguments: &[&str]| grep(&program, &backend.to_string(), dir.path(), arguments);
+        let found = |text: &str| (Some(0), text.to_owned(), String::new());
+        for tasks in ["1", "2", "100"] {
+            let text = all.lines().map(|line| format!("./{line}\n")).collect::<String>();
+            assert_eq!(grep(&["-j", tasks, "needle"]), found(&text));
+        }
+        assert_eq!(grep(&["needle", "b", "a/one"]), found("b:1:needle\na/one:1:a needle\na/one:3:nee needle needle\n"));
+        assert_eq!(grep(&["-l", "needle", "large", "a"]), found("large\na/deep/er/last line\na/one\n"));
+        assert_eq!(grep(&["needle", "link"]), found("link:1:needle\n"));
+        assert_eq!(grep(&["straws", ".", "empty"]), (Some(1), String::new(), String::new()));
+    }
+}
+
+#[test]
+fn parallel_grep_says_what_it_cannot_read_and_goes_on() {
+    let Some(program) = program("parallel_grep") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("readable"), "needle\n").unwrap();
+    fs::write(dir.path().join("secret"), "needle\n").unwrap();
+    fs::set_permissions(dir.path().join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
+    let root_reads_everything = fs::read(dir.path().join("secret")).is_ok();
+    if root_reads_everything {
+        skip("a file without permissions", "this user may read it");
+    }
+    for backend in backends() {
+        let grep = |arguments: &[&str]| grep(&program, &backend.to_string(), dir.path(), arguments);
+        let (code, out, err) = grep(&["needle", "missing", "readable"]);
+        assert_eq!((code, out.as_str()), (Some(2), "readable:1:needle\n"));
+        assert_eq!(err, "parallel_grep: missing: No such file or directory (os error 2)\n");
+        if cfg!(target_os = "linux") {
+            // Nobody can read the memory at address 0, not even root.
+            let (code, out, err) = grep(&["needle", "/proc/self/mem", "readable"]);
+            assert_eq!((code, out.as_str()), (Some(2), "readable:1:needle\n"));
+            assert_eq!(err, "parallel_grep: /proc/self/mem: Input/output error (os error 5)\n");
+        }
+        if !root_reads_everything {
+            let (code, out, err) = grep(&["needle", "."]);
+            assert_eq!((code, out.as_str()), (Some(2), "./readable:1:needle\n"));
+            assert_eq!(err, "parallel_grep: ./secret: Permission denied (os error 13)\n");
+        }
+        for wrong in [&[][..], &[""], &["two\nlines"], &["-j0", "needle"], &["-j", "many", "needle"], &["--fast"]] {
+            let (code, out, err) = grep(wrong);
+            assert_eq!((code, out.as_str()), (Some(2), ""));
+            assert!(err.contains("usage: parallel_grep"), "{err}");
+        }
+        assert!(grep(&["--help"]).1.contains("usage: parallel_grep"));
+    }
 }
 
 #[test]

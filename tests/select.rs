@@ -21,11 +21,6 @@ use std::{
     time::Duration,
 };
 
-#[track_caller]
-fn each_runtime(test: impl Fn()) {
-    each_engine(|engine| coro::Config::new().engine(engine.config).run(&test).unwrap());
-}
-
 fn soon() -> Timeout {
     Timeout::after(Duration::from_millis(2))
 }

@@ -5,6 +5,7 @@ mod common;
 mod tasks;
 
 use aio::{Error, coro, sync::*};
+use common::each_runtime;
 use std::{
     cell::{Cell, RefCell},
     panic::{AssertUnwindSafe, catch_unwind},

@@ -257,7 +257,7 @@ impl<L: Last> Window<'_, L> {
             (*place).waiter = Waiter::listed(L::LEN, &raw const *self.woken);
             let entry = (*place).entry.insert(entry);
             let mut cx = Lower::new(self.engine, &raw const (*place).waiter, L::LEN, false);
-            if let Some(why) = self.engine.scheduler().and_then(Runtime::interruption) {
+            if let Some(why) = self.engine.scheduler().and_then(Runtime::refused) {
                 cx.refuse(why);
             }
             // Lowering calls user code (`AsFd`), which may panic.

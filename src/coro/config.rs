@@ -111,7 +111,8 @@ impl Config {
     ///
     /// As there.
     pub fn embed<R>(self, f: impl FnOnce(&Ticker<'_>) -> R) -> Result<R, SetupError> {
-        Runtime::enter(self, |runtime| f(&Ticker::new(runtime)))
+        let config = Config { engine: self.engine.pollable(), ..self };
+        Runtime::enter(config, |runtime| f(&Ticker::new(runtime)))
     }
 }
 

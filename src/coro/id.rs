@@ -69,6 +69,10 @@ pub fn park(state: u32) -> Result<(), Error> {
         // The scheduler may be running this in the name of the root, which may be parked itself.
         return Err(me.interruption().unwrap_or(Error::NoSuspend));
     }
+    if let Some(why) = me.interruption() {
+        runtime.refuse(me);
+        return Err(why);
+    }
     me.parked_as.set(Some(state));
     let reason = Reason::numbered("being woken; its state is", u64::from(state));
     let result = runtime.wait(reason, Ender::Tasks, false, || me.parked_as.get().is_none());

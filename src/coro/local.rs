@@ -90,7 +90,9 @@ impl Locals {
 
     /// Drops the values, the youngest first. Their destructors may use task-locals, and so make new ones.
     pub(super) fn clear(&self) {
-        while let Some(value) = self.0.borrow_mut().pop().map(|(_, value)| value) {
+        loop {
+            let last = self.0.borrow_mut().pop();
+            let Some((_, value)) = last else { return };
             // None may be left: the scheduler would drop it, where it could do harm by panicking or waiting.
             contain(|| drop(value));
         }

@@ -15,7 +15,8 @@ use crate::{
     sys::{self, fork::Life},
 };
 use std::{
-    cell::{Cell, OnceCell, UnsafeCell},
+    cell::{Cell, OnceCell, RefCell, UnsafeCell},
+    collections::VecDeque,
     fmt,
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd},
@@ -48,7 +49,10 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Letters {
     waiting: Vec<Letter>,
+    /// No new tasks.
     closed: bool,
+    /// Nothing any more.
+    ended: bool,
 }
 
 impl Shared {
@@ -63,7 +67,8 @@ impl Shared {
             return Err(letter);
         }
         let mut letters = self.lock();
-        if letters.closed {
+        // A task that is ending may still wait for another thread.
+        if letters.ended || letters.closed && !matches!(letter, Letter::Wake(_)) {
             return Err(letter);
         }
         letters.waiting.push(letter);
@@ -88,7 +93,12 @@ pub(crate) struct Post {
     unit: UnsafeCell<[u8; 8]>,
     done: Woken,
     armed: Cell<bool>,
+    /// Tasks that were not started yet.
+    backlog: RefCell<VecDeque<Box<dyn FnOnce() + Send>>>,
 }
+
+/// So many tasks are started before others get their turn: each takes a stack.
+const AT_ONCE: usize = 256;
 
 impl Post {
     pub(super) fn new() -> Post {
@@ -99,6 +109,7 @@ impl Post {
             unit: UnsafeCell::new([0; 8]),
             done: Woken::new(),
             armed: Cell::new(false),
+            backlog: RefCell::default(),
         }
     }
 
@@ -145,7 +156,7 @@ impl Post {
     }
 
     pub(super) fn has_rung(&self) -> bool {
-        !self.done.is_empty()
+        !self.done.is_empty() || !self.backlog.borrow().is_empty()
     }
 
     /// Does what the letters say.
@@ -157,37 +168,46 @@ impl Post {
             let _ = self.arm(runtime.engine());
         }
         // First this, then the box: whoever puts something in afterwards rings again.
-        shared.rung.store(false, Ordering::Release);
+        shared.rung.swap(false, Ordering::AcqRel);
         let letters = mem::take(&mut shared.lock().waiting);
         for letter in letters {
             match letter {
                 Letter::Wake(key) => runtime.wake_key(key),
                 Letter::Unpark(task) => drop(task.wake()),
-                Letter::Run(f) => {
-                    // Without a stack for it there is nobody to tell; whoever waits for its result learns of it. It is
-                    // dropped then, which may run the user's code: that must not get out of here, nor switch tasks.
-                    let start = || _ = Spec::default().queued().detached(runtime, f);
-                    contain(|| interrupt::apart(runtime.current(), start));
-                }
+                Letter::Run(f) => self.backlog.borrow_mut().push_back(f),
             }
         }
-    }
-
-    /// Refuses letters from now on; those that wait are dropped.
-    pub(super) fn close(&self) {
-        let Some(shared) = self.shared.get() else { return };
-        let letters = {
-            let mut letters = shared.lock();
-            letters.closed = true;
-            mem::take(&mut letters.waiting)
-        };
-        for letter in letters {
-            contain(|| drop(letter));
+        for _ in 0..AT_ONCE {
+            let Some(f) = self.backlog.borrow_mut().pop_front() else { return };
+            // Without a stack for it there is nobody to tell; whoever waits for its result learns of it. It is dropped
+            // then, which may run the user's code: that must not get out of here, nor switch tasks.
+            let start = || _ = Spec::default().queued().detached(runtime, f);
+            contain(|| interrupt::apart(runtime.current(), start));
         }
     }
 
-    /// Waits for the end of what listens to the bell.
+    /// Refuses new tasks from now on; those that wait to be started are dropped.
+    pub(super) fn close(&self) {
+        let Some(shared) = self.shared.get() else { return };
+        let refused: Vec<_> = {
+            let mut letters = shared.lock();
+            letters.closed = true;
+            letters.waiting.extract_if(.., |letter| !matches!(letter, Letter::Wake(_))).collect()
+        };
+        for letter in refused {
+            contain(|| drop(letter));
+        }
+        loop {
+            let Some(f) = self.backlog.borrow_mut().pop_front() else { return };
+            contain(|| drop(f));
+        }
+    }
+
+    /// Refuses everything, and waits for the end of what listens to the bell. No task is left.
     pub(super) fn end(&self, engine: &Engine) {
+        if let Some(shared) = self.shared.get() {
+            shared.lock().ended = true;
+        }
         if !self.armed.get() {
             return;
         }

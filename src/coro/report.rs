@@ -68,12 +68,18 @@ fn describe(task: &Head) -> TaskReport {
     }
 }
 
+impl TaskReport {
+    fn who(&self) -> String {
+        match &self.name {
+            Some(name) => format!("task {} \"{name}\"", self.id),
+            None => format!("task {}", self.id),
+        }
+    }
+}
+
 impl fmt::Display for TaskReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {}", self.id)?;
-        if let Some(name) = &self.name {
-            write!(f, " \"{name}\"")?;
-        }
+        f.write_str(&self.who())?;
         match &self.waits_for {
             Some(what) => write!(f, " waits for {what}")?,
             None => f.write_str(" runs")?,
@@ -114,7 +120,7 @@ pub(super) fn careless(task: &Head) -> ! {
     crate::complete::complain(format_args!(
         "{} goes on waiting although each wait tells it that it was cancelled; a loop must end when \
          aio::is_canceled(&error); aborting",
-        describe(task)
+        describe(task).who()
     ));
     std::process::abort();
 }

@@ -226,6 +226,11 @@ impl Runtime {
         &self.root
     }
 
+    /// The same, for one who is about to wait all the same: counts that.
+    pub(crate) fn refused(&self) -> Option<Error> {
+        self.interruption().inspect(|_| self.refuse(self.current()))
+    }
+
     /// Why the calling task may not wait now, if so.
     pub(crate) fn interruption(&self) -> Option<Error> {
         self.current().interruption()
@@ -255,6 +260,10 @@ impl Runtime {
     #[inline(always)]
     pub(super) fn start(&self, task: &Head, eager: bool) {
         self.spawned.set(self.spawned.get() + 1);
+        if self.closing.get() {
+            // It has to be ended as well.
+            self.wake(&self.root);
+        }
         // Inside another engine's `Config::run` the task could not wait as a task.
         let here = engine::is_current(&self.engine);
         if eager && here && self.depth.get() < DEEPEST && !self.current().is_fixed() {
@@ -467,7 +476,7 @@ impl Runtime {
         } else if !self.woken.is_empty() || !self.fired.is_empty() || self.post.has_rung() {
             // Something was finished while an operation blocked the thread.
             self.poll(false);
-        } else if self.outstanding.get() > 0 || self.post.is_awaited() {
+        } else if self.outstanding.get() > 0 || !self.closing.get() && self.post.is_awaited() {
             self.since_look.set(0);
             self.submitted.set(false);
             self.go_on();

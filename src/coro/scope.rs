@@ -84,18 +84,27 @@ impl Children {
     fn wait(&self) {
         // They would be left behind.
         let guard = AbortOnUnwind;
-        let mut must = false;
+        let mut seen = None;
         while self.alive.get() > 0 {
             if !self.runtime().engine().is_alive() {
                 report::forked();
             }
-            match self.runtime().wait(ALL, Ender::Tasks, must, || self.alive.get() == 0) {
-                Ok(()) => {}
+            // A parent that is late may be cancelled besides.
+            let me = self.runtime().current();
+            let cancelled = || seen == Some(Error::TimedOut) && me.interruption() == Some(Error::Canceled);
+            let done = || self.alive.get() == 0 || cancelled();
+            seen = match self.runtime().wait(ALL, Ender::Tasks, seen.is_some(), done) {
+                Ok(()) if !cancelled() => break,
                 // They are under the same deadline.
-                Err(Error::TimedOut) => self.for_each(|runtime, child| runtime.wake(child)),
-                Err(_) => self.cancel(),
-            }
-            must = true;
+                Err(Error::TimedOut) => {
+                    self.for_each(|runtime, child| runtime.wake(child));
+                    Some(Error::TimedOut)
+                }
+                _ => {
+                    self.cancel();
+                    Some(Error::Canceled)
+                }
+            };
         }
         mem::forget(guard);
     }

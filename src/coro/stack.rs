@@ -105,9 +105,10 @@ impl Stack {
         self.base.get() - self.limit.get() - guard
     }
 
-    /// The lowest address, guard included, and the highest.
+    /// The lowest address, guard included, and the highest. Below memory of a caller's there is supposed to be one.
     pub(super) fn range(&self) -> (usize, usize) {
-        (self.limit.get(), self.base.get())
+        let limit = self.limit.get();
+        (if self.origin == RAW { limit.saturating_sub(GUARD) } else { limit }, self.base.get())
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error,
-    complete::AbortOnUnwind,
+    complete::{AbortOnUnwind, cancel_and_drain},
     driver::slot::{Link, Slot, State, Waiter, Woken},
     lower::Lower,
     op::{Clock, RawOp},
@@ -304,11 +304,11 @@ impl Runtime {
     /// # Safety
     /// `slots` gives what is in flight for the list. They were submitted, and stay until they are finished.
     pub(crate) unsafe fn await_any(&self, list: &Woken, what: &'static str, slots: &dyn Fn() -> Vec<*mut Slot>) {
+        let me = self.current();
         if !list.is_empty() {
-            return;
+            return self.pay_for_luck(me);
         }
         let guard = AbortOnUnwind;
-        let me = self.current();
         let bell = TaskWaiter::new(self, me, 1);
         // SAFETY: the bell stays in this frame until it was told. The rest was promised by the caller.
         unsafe {
@@ -329,10 +329,8 @@ impl Runtime {
         slots: &dyn Fn() -> Vec<*mut Slot>,
     ) {
         if me.is_fixed() {
-            while waiter.pending() > 0 {
-                self.engine().turn(waiter.pending());
-            }
-            return;
+            // SAFETY: promised by the caller.
+            return unsafe { self.await_fixed(me, waiter, slots) };
         }
         if waiter.pending() == 0 {
             return;
@@ -351,6 +349,33 @@ impl Runtime {
         }
         self.forget_batch(waiter);
         self.add_outstanding(-1);
+    }
+
+    /// As [`await_slots`](Self::await_slots), without a switch.
+    ///
+    /// # Safety
+    /// As there.
+    #[cold]
+    unsafe fn await_fixed(&self, me: &Head, waiter: &TaskWaiter, slots: &dyn Fn() -> Vec<*mut Slot>) {
+        while waiter.pending() > 0 {
+            let Some(why) = me.interruption() else {
+                self.engine().turn(waiter.pending());
+                // Deadlines are noted there.
+                self.collect();
+                continue;
+            };
+            let slots = slots();
+            // SAFETY: promised by the caller.
+            unsafe {
+                if why == Error::TimedOut {
+                    slots
+                        .iter()
+                        .filter(|slot| (***slot).state() != State::Done)
+                        .for_each(|slot| (**slot).set_expired());
+                }
+                cancel_and_drain(self.engine(), &slots, &[&raw const waiter.waiter]);
+            }
+        }
     }
 
     /// Cancels operations and waits until they have ended. Once may not be enough: the kernel may not have got as far

@@ -463,7 +463,8 @@ impl Uring {
                 if (*slot).state() == State::Sleeping {
                     (*slot).set_result(if (*slot).has_expired() { -libc::ECANCELED } else { 0 });
                     self.settle(slot);
-                } else {
+                } else if !matches!((*slot).op, RawOp::Close { .. }) {
+                    // A cancelled `close` would lose what it was given.
                     (*slot).set_expired();
                     self.cancel(slot);
                 }

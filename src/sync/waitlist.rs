@@ -428,8 +428,8 @@ pub(crate) fn wait_as<M: Mode, S: Init>(
         None
     });
     if let Some(result) = early {
-        if !M::LOCAL && result.is_ok() {
-            // Other threads may see to it that there is always something to take.
+        if result.is_ok() {
+            // There may always be something to take: what the task itself has given, or other threads.
             wait::pay_for_luck();
         }
         return result;

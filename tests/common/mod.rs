@@ -1,15 +1,20 @@
 //! What the tests share.
 #![allow(dead_code)]
 
-use aio::{Backend, Config};
+use aio::{Backend, Config, coro};
 use std::{
+    cell::Cell,
     ffi::{CString, OsString},
     fs::File,
     io::Write as _,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt, process::ExitStatusExt},
+    },
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{Command, Output},
+    rc::Rc,
     sync::mpsc,
     time::Duration,
 };
@@ -132,6 +137,73 @@ pub fn each_backend_with(change: impl Fn(Config) -> Config, test: impl Fn(Backen
     }
 }
 
+/// Runs a test as the root of a runtime, once on each way to make an engine.
+#[track_caller]
+pub fn each_runtime(test: impl Fn()) {
+    each_engine(|engine| runtime(engine).run(&test).unwrap());
+}
+
+/// As [`each_runtime`], on each backend only: for tests that take long.
+#[track_caller]
+pub fn each_backend_runtime(test: impl Fn(Backend)) {
+    each_backend(|backend| coro::Config::new().backend(backend).run(|| test(backend)).unwrap());
+}
+
+pub fn runtime(engine: &Engine) -> coro::Config {
+    coro::Config::new().engine(engine.config)
+}
+
+/// Waits for a condition that other tasks bring about, which takes a moment. Gives up in the end, for a test that fails
+/// says more than one that hangs.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..5_000 {
+        if condition() {
+            return;
+        }
+        coro::sleep(Duration::from_millis(1)).unwrap();
+    }
+    panic!("{what}: has not come about within seconds");
+}
+
+/// Kills the process if the test, which has it for itself, takes longer than a bug that it looks for may take.
+pub fn die_after(seconds: u32) {
+    // SAFETY: only arms a timer; the signal's default action ends the process.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// Counts how often it was dropped.
+#[derive(Clone, Default)]
+pub struct Drops(Rc<Cell<usize>>);
+
+impl Drops {
+    pub fn count(&self) -> usize {
+        self.0.get()
+    }
+
+    /// Something to drop.
+    pub fn one(&self) -> Dropped {
+        Dropped(self.clone())
+    }
+}
+
+pub struct Dropped(Drops);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get() + 1);
+    }
+}
+
+/// Calls a closure when it is dropped.
+pub struct OnDrop<F: FnMut()>(pub F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// A pipe as two descriptors: what it reads from, what it writes to.
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     let (output, input) = std::io::pipe().unwrap();
@@ -228,6 +300,46 @@ pub fn variants_in_own_process(name: &str, variants: &[(&str, &[(&str, &str)])],
         let output = command.output().unwrap();
         assert_passed(name, variant, &output);
     }
+}
+
+/// Runs `body` in a process of its own on each backend, which `signal` has to end. Gives what each said on standard
+/// error. `name` is that of the calling test.
+#[track_caller]
+pub fn dies(name: &str, signal: i32, body: impl FnOnce()) -> Vec<String> {
+    if std::env::var_os(CHILD).is_some() {
+        die_after(30);
+        body();
+        panic!("the process has survived");
+    }
+    let backends = backends().into_iter();
+    backends
+        .map(|backend| {
+            let mut command = this_test(name, "dies");
+            let output = command.env("AIO_BACKEND", backend.to_string()).output().unwrap();
+            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert_eq!(output.status.signal(), Some(signal), "{name} on {backend}: {}\n{out}\n{err}", output.status);
+            err.into_owned()
+        })
+        .collect()
+}
+
+/// Runs `body` in a process of its own on each backend, and gives what each said on standard error.
+#[track_caller]
+pub fn stderr_of(name: &str, body: impl FnOnce()) -> Vec<String> {
+    if std::env::var_os(CHILD).is_some() {
+        die_after(30);
+        body();
+        return vec![];
+    }
+    let backends = backends().into_iter();
+    backends
+        .map(|backend| {
+            let mut command = this_test(name, "stderr");
+            let output = command.env("AIO_BACKEND", backend.to_string()).output().unwrap();
+            assert_passed(name, "stderr", &output);
+            String::from_utf8(output.stderr).unwrap()
+        })
+        .collect()
 }
 
 #[track_caller]

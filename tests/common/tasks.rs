@@ -1,15 +1,8 @@
 //! What tests of tasks and of what they wait for share.
 #![allow(dead_code)]
 
-use crate::common::each_engine;
 use aio::{Error, coro};
 use std::time::Duration;
-
-/// Runs a test as the root of a runtime, once on each engine.
-#[track_caller]
-pub fn each_runtime(test: impl Fn()) {
-    each_engine(|engine| coro::Config::new().engine(engine.config).run(&test).unwrap());
-}
 
 pub fn soon() -> Duration {
     Duration::from_millis(1)

@@ -33,12 +33,17 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if self.signal_stack.is_some() {
-            // SAFETY: all-zero is a valid value; the call reads it.
-            unsafe {
-                let mut none: libc::stack_t = mem::zeroed();
+        let Some(own) = self.signal_stack.take() else { return };
+        // SAFETY: all-zero is a valid value; the calls read and fill it.
+        unsafe {
+            let mut none: libc::stack_t = mem::zeroed();
+            libc::sigaltstack(ptr::null(), &mut none);
+            if ptr::addr_eq(none.ss_sp, own.as_ptr()) {
                 none.ss_flags = libc::SS_DISABLE;
                 libc::sigaltstack(&none, ptr::null_mut());
+            } else {
+                // Somebody has put another in its place, and may put it back.
+                mem::forget(own);
             }
         }
     }
