@@ -135,6 +135,7 @@ pub mod stdio;
 pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
+pub mod time;
 mod transfer;
 
 pub use batch::{Batch, Done, Entry, ForEach, Job, Last, Windowed, windowed};

@@ -280,6 +280,9 @@ fn signals_without_a_name_are_signals_too() {
 #[test]
 fn ctrl_c_waits_for_one() {
     in_own_process("ctrl_c_waits_for_one", || {
+        // A shell ignores it for what it runs in the background.
+        // SAFETY: no handler is set.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
         each_backend(|_| {
             thread::scope(|s| {
                 s.spawn(|| {

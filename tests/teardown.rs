@@ -340,7 +340,8 @@ fn fifty_runtimes_leave_nothing_behind() {
                     })
                     .unwrap();
             };
-            (0..5).for_each(|_| one());
+            // Until the system's caches of stacks for threads, and of memory for each, are full.
+            (0..60).for_each(|_| one());
             let before = possessions();
             (0..50).for_each(|_| one());
             let after = possessions();

@@ -499,6 +499,8 @@ impl Runtime {
     }
 
     /// Takes note of one who waits for operations, until `forget_batch`.
+    // Not inlined: the frame of one who waits is to stay small.
+    #[inline(never)]
     pub(super) fn note_batch(&self, waiter: &TaskWaiter) {
         let mut batches = self.batches.get();
         match batches.iter_mut().find(|place| place.is_null()) {
@@ -508,6 +510,7 @@ impl Runtime {
         self.batches.set(batches);
     }
 
+    #[inline(never)]
     pub(super) fn forget_batch(&self, waiter: &TaskWaiter) {
         let mut batches = self.batches.get();
         match batches.iter_mut().find(|place| ptr::eq(**place, waiter)) {
@@ -592,6 +595,7 @@ impl Runtime {
     /// A wait was refused to a cancelled task. If it does not take the hint, the others run, and after many times the
     /// process ends.
     #[cold]
+    #[inline(never)]
     pub(super) fn refuse(&self, me: &Head) {
         me.refused.set(me.refused.get() + 1);
         if me.refused.get() > PATIENCE {

@@ -356,6 +356,7 @@ impl Runtime {
     /// # Safety
     /// As there.
     #[cold]
+    #[inline(never)]
     unsafe fn await_fixed(&self, me: &Head, waiter: &TaskWaiter, slots: &dyn Fn() -> Vec<*mut Slot>) {
         while waiter.pending() > 0 {
             let Some(why) = me.interruption() else {
@@ -383,7 +384,9 @@ impl Runtime {
     ///
     /// # Safety
     /// As [`await_slots`](Self::await_slots).
+    // Not part of the way that every task waits on, whose frame is to stay small.
     #[cold]
+    #[inline(never)]
     unsafe fn end_slots(&self, me: &Head, waiter: &TaskWaiter, slots: &[*mut Slot], why: Error) {
         let mut pause = SHORTEST_PAUSE;
         let mut before = waiter.pending();

@@ -3,7 +3,7 @@
 use super::exposed;
 use std::{
     io, ptr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// A range of address space of its own.
@@ -67,7 +67,7 @@ pub(super) fn guard(start: usize, len: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         const MADV_GUARD_INSTALL: libc::c_int = 102;
-        static UNKNOWN: AtomicBool = AtomicBool::new(false);
+        static UNKNOWN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
         if !UNKNOWN.load(Ordering::Relaxed) {
             // SAFETY: the range was mapped for this purpose, and nothing lies in it.
             if unsafe { libc::madvise(exposed(start).cast(), len, MADV_GUARD_INSTALL) } == 0 {
