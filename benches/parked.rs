@@ -9,6 +9,9 @@
 use aio::coro;
 use std::time::Instant;
 
+/// 5 GiB for a million.
+const MOST: u64 = (5 << 30) / 1_000_000;
+
 /// A line of `/proc/self/status`, in bytes.
 fn status(line: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -34,6 +37,7 @@ fn main() {
             println!("{:.2} GiB, {} bytes each, {} slabs", bytes as f64 / (1u64 << 30) as f64, bytes / count, {
                 coro::stats().stacks.slabs
             });
+            assert!(bytes <= count * MOST, "more than 5 GiB for a million");
             assert!(tasks.iter().all(|task| task.wake()));
             while tasks.iter().any(|task| task.is_alive()) {
                 coro::yield_now().unwrap();

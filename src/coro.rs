@@ -27,17 +27,17 @@
 //! # Tasks
 //!
 //! [`spawn`] starts a task, which runs at once until it waits for the first time; its [`JoinHandle`] waits for it or
-//! cancels it. [`scope`] is for children that borrow from their parent, [`gather`] and [`race`] for a few at a time. All
-//! tasks of a runtime run on the thread that called [`run`], one at a time, and switch only where they wait; so data
-//! that they share needs no locks as long as nothing waits in the middle, and [`sync`](crate::sync) has what does.
+//! cancels it. [`scope`] is for children that borrow from their parent, [`gather`] and [`race`] for a few at a time.
+//! All tasks of a runtime run on the thread that called [`run`], one at a time, and switch only where they wait; so
+//! data that they share needs no locks as long as nothing waits in the middle, and [`sync`](crate::sync) has what does.
 //! For more threads, call `run` on each; [`Remote`] and [`sync::shared`](crate::sync::shared) reach across.
 //!
 //! # Cancellation
 //!
-//! Cancelling a task, or a [`timeout`], is an error value that waits give from then on, not an unwinding: a task ends by
-//! its own `?`. Operations in flight are cancelled in the kernel and waited for first, so nothing is written to memory
-//! that is gone. When the root, the closure that `run` was given, returns, the tasks that are left are cancelled and
-//! waited for.
+//! Cancelling a task, or a [`timeout`], is an error value that waits give from then on, not an unwinding: a task ends
+//! by its own `?`. Operations in flight are cancelled in the kernel and waited for first, so nothing is written to
+//! memory that is gone. When the root, the closure that `run` was given, returns, the tasks that are left are cancelled
+//! and waited for.
 //!
 //! # Limits
 //!

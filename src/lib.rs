@@ -57,9 +57,9 @@
 //!
 //! # Tasks
 //!
-//! [`coro`] has stackful coroutines: inside [`coro::run`] the same functions suspend the calling task instead of blocking
-//! the thread. [`net`], [`fs`], [`process`], [`signal`] and [`stdio`] have the types of the standard library on top of the
-//! operations, and [`sync`] what tasks need to wait for one another.
+//! [`coro`] has stackful coroutines: inside [`coro::run`] the same functions suspend the calling task instead of
+//! blocking the thread. [`net`], [`fs`], [`process`], [`signal`] and [`stdio`] have the types of the standard library
+//! on top of the operations, and [`sync`] what tasks need to wait for one another.
 //!
 //! ```
 //! use aio::{coro, net::{TcpListener, TcpStream}};
@@ -77,8 +77,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Tasks have [limits](coro#limits) that Rust cannot check: above all, code that uses a thread-local as a stack must not
-//! be suspended.
+//! Tasks have [limits](coro#limits) that Rust cannot check: above all, code that uses a thread-local as a stack must
+//! not be suspended.
 //!
 //! # Engines
 //!

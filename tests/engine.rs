@@ -85,8 +85,8 @@ fn worker_threads() -> usize {
     tasks.filter_map(|task| name(task).ok()).filter(|name| name.starts_with("aio-worker")).count()
 }
 
-/// A thread that was joined is still listed until the kernel has taken it down, a moment later. An idle worker would stay
-/// for seconds.
+/// A thread that was joined is still listed until the kernel has taken it down, a moment later. An idle worker would
+/// stay for seconds.
 fn assert_no_worker_is_left() {
     let given_up = Instant::now() + Duration::from_secs(1);
     while worker_threads() > 0 && Instant::now() < given_up {

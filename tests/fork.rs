@@ -260,7 +260,8 @@ fn a_fork_in_as_fd_that_panics_in_the_child_is_not_drained_there() {
     struct ForksAndPanics<'f>(&'f File, &'f Cell<i32>);
     impl AsFd for ForksAndPanics<'_> {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            // SAFETY: the child runs nothing but the library's way out, which aborts it; the alarm ends it if that hangs.
+            // SAFETY: the child runs nothing but the library's way out, which aborts it; the alarm ends it if that
+            // hangs.
             self.1.set(unsafe { libc::fork() });
             if self.1.get() == 0 {
                 // SAFETY: as above.

@@ -132,6 +132,28 @@ fn a_limit_on_a_stream_leaves_it_usable() {
 }
 
 #[test]
+fn a_stream_that_is_shut_down_ends_a_read_that_waits() {
+    each_runtime(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        coro::scope(|s| {
+            let reader = s.spawn(|| (&client).read(&mut [0; 8]));
+            assert!(!reader.is_finished());
+            client.shutdown(std::net::Shutdown::Both).unwrap();
+            assert_eq!(reader.join().unwrap().unwrap(), 0);
+        });
+        assert_eq!((&server).read(&mut [0; 8]).unwrap(), 0, "the peer sees the end");
+        // A reader that is cancelled leaves no operation behind that would keep the connection open.
+        let (a, mut b) = UnixStream::pair().unwrap();
+        let reader = coro::spawn(move || (&a).read(&mut [0; 8]));
+        reader.cancel();
+        assert!(is_canceled(&reader.join().unwrap().unwrap_err()));
+        assert_eq!(b.read(&mut [0; 8]).unwrap(), 0);
+    });
+}
+
+#[test]
 fn others_go_on_while_a_child_runs() {
     each_backend_runtime(|_| {
         let (status, turns) = turns_of_another_during(|| Command::new("sleep").arg("0.1").status());

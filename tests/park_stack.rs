@@ -69,8 +69,8 @@ fn used_by(wait: impl FnOnce() + 'static) -> usize {
     used
 }
 
-// Measured 1.1 KiB for an operation on a ring and 1.9 KiB in the emulation, where it is attempted first; an event takes half
-// a kilobyte. Without optimisation frames are several times as large.
+// Measured 1.1 KiB for an operation on a ring and 1.9 KiB in the emulation, where it is attempted first; an event takes
+// half a kilobyte. Without optimisation frames are several times as large.
 #[test]
 fn waiting_takes_little_stack() {
     each_runtime(|| {
@@ -81,12 +81,12 @@ fn waiting_takes_little_stack() {
             (false, false) => 2 << 10,
         };
         let (a, _b) = UnixStream::pair().unwrap();
-        let recv = used_by(move || drop(aio::single(Recv::new(&a, &mut [0u8; 8]))));
+        let recv = used_by(move || _ = aio::single(Recv::new(&a, &mut [0u8; 8])));
         let (c, _d) = UnixStream::pair().unwrap();
-        let read = used_by(move || drop(aio::single(Read::new(&c, &mut [0u8; 8]))));
-        let park = used_by(|| drop(coro::park(1)));
-        let event = used_by(|| drop(Event::new().wait()));
-        let sleep = used_by(|| drop(coro::sleep(NEVER)));
+        let read = used_by(move || _ = aio::single(Read::new(&c, &mut [0u8; 8])));
+        let park = used_by(|| _ = coro::park(1));
+        let event = used_by(|| _ = Event::new().wait());
+        let sleep = used_by(|| _ = coro::sleep(NEVER));
         for used in [recv, read, park, event, sleep] {
             assert!(used <= most, "{used} bytes: recv {recv}, read {read}, park {park}, event {event}, sleep {sleep}");
         }

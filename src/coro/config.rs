@@ -67,8 +67,8 @@ impl Config {
         self
     }
 
-    /// How many threads there may be for [offloaded](super::offload) code; what finds none free waits. With 0 it runs on
-    /// the runtime's own thread. The emulation's workers are bounded in the same way, apart from these.
+    /// How many threads there may be for [offloaded](super::offload) code; what finds none free waits. With 0 it runs
+    /// on the runtime's own thread. The emulation's workers are bounded in the same way, apart from these.
     pub fn max_workers(mut self, workers: usize) -> Config {
         self.max_workers = workers;
         self.engine = self.engine.max_workers(workers);

@@ -40,8 +40,8 @@ pub fn current() -> TaskId {
 /// Suspends the calling task until somebody [wakes](TaskId::wake) it. `state` says what it waits for: a number that the
 /// program's tasks agree on, for [`TaskId::wake_if`].
 ///
-/// Nothing but a wake-up ends it, and one that comes before is not remembered: this is for tasks that know of each other
-/// what they are about. An [`Event`](crate::sync::Event) remembers.
+/// Nothing but a wake-up ends it, and one that comes before is not remembered: this is for tasks that know of each
+/// other what they are about. An [`Event`](crate::sync::Event) remembers.
 ///
 /// ```
 /// use aio::coro;

@@ -77,8 +77,8 @@ impl Drop for Pop<'_> {
 /// [`Error::TimedOut`](crate::Error::TimedOut) at once, operations as well as locks, channels and sleeps.
 ///
 /// What `f` returns is returned, also if it is late: nothing that was read or accepted is lost. Limits nest, and the
-/// earliest counts. Children that are spawned into a [`scope`](super::scope) inside inherit the limit; detached tasks do
-/// not. A [cancelled](super::JoinHandle::cancel) task sees [`Error::Canceled`](crate::Error::Canceled) instead.
+/// earliest counts. Children that are spawned into a [`scope`](super::scope) inside inherit the limit; detached tasks
+/// do not. A [cancelled](super::JoinHandle::cancel) task sees [`Error::Canceled`](crate::Error::Canceled) instead.
 ///
 /// ```
 /// use aio::{Error, coro, sync::Event};

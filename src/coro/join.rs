@@ -148,8 +148,8 @@ impl<T> StackHandle<T> {
 
     /// Waits for the end of the task, and gives what it returned, and the stack.
     ///
-    /// The wait cannot be interrupted: the stack is in use until the task has ended. If the calling task is cancelled or
-    /// late, the one on the stack is cancelled.
+    /// The wait cannot be interrupted: the stack is in use until the task has ended. If the calling task is cancelled
+    /// or late, the one on the stack is cancelled.
     ///
     /// # Panics
     ///

@@ -22,11 +22,11 @@ use std::{
 
 /// Runs blocking code on a worker thread while the calling task waits and the others go on. It may borrow.
 ///
-/// The wait cannot be interrupted, for the code uses what it borrows until it ends. Give it a chance to end earlier with
-/// [`offload_with`]. A panic goes on in the caller.
+/// The wait cannot be interrupted, for the code uses what it borrows until it ends. Give it a chance to end earlier
+/// with [`offload_with`]. A panic goes on in the caller.
 ///
-/// With [`max_workers(0)`](super::Config::max_workers) the code runs on the runtime's own thread, on the thread's stack;
-/// outside a runtime, while a panic unwinds, and inside [`no_suspend`](super::no_suspend), it just runs.
+/// With [`max_workers(0)`](super::Config::max_workers) the code runs on the runtime's own thread, on the thread's
+/// stack; outside a runtime, while a panic unwinds, and inside [`no_suspend`](super::no_suspend), it just runs.
 ///
 /// ```
 /// use aio::coro;
@@ -42,7 +42,8 @@ use std::{
 ///
 /// # Errors
 ///
-/// [`Error::Canceled`](crate::Error::Canceled) or [`Error::TimedOut`](crate::Error::TimedOut) if the task is cancelled, or late, already; `f` is not called.
+/// [`Error::Canceled`](crate::Error::Canceled) or [`Error::TimedOut`](crate::Error::TimedOut) if the task is cancelled,
+/// or late, already; `f` is not called.
 pub fn offload<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T> {
     offload_with(|_| f())
 }

@@ -253,8 +253,8 @@ impl Wake {
 
 /// A way into a runtime, from any thread: spawns tasks there.
 ///
-/// As long as there is one, a runtime whose tasks all wait for one another is not taken for deadlocked. It does not keep
-/// the runtime going: that ends when its root has returned, and what is sent afterwards is refused.
+/// As long as there is one, a runtime whose tasks all wait for one another is not taken for deadlocked. It does not
+/// keep the runtime going: that ends when its root has returned, and what is sent afterwards is refused.
 ///
 /// ```
 /// use aio::coro;

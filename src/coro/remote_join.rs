@@ -67,8 +67,8 @@ impl<T> RemoteHandle<T> {
     ///
     /// # Errors
     ///
-    /// As [`JoinHandle::join`](super::JoinHandle::join). A task that the end of its runtime has kept from starting gives
-    /// [`JoinError::NeverRan`].
+    /// As [`JoinHandle::join`](super::JoinHandle::join). A task that the end of its runtime has kept from starting
+    /// gives [`JoinError::NeverRan`].
     pub fn join(self) -> Result<T, JoinError> {
         let now = |state: &mut State| state.done.then_some(0);
         waitlist::wait::<Shared, State>(

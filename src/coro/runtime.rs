@@ -5,8 +5,8 @@
 //! ```
 //!
 //! All of it happens on the thread's own stack, which belongs to the root task: while the root waits, it schedules. A
-//! task is resumed from there (or, the first time, by whoever spawned it) and goes back there when it waits. Completions
-//! never switch to a task; they put it into the queue.
+//! task is resumed from there (or, the first time, by whoever spawned it) and goes back there when it waits.
+//! Completions never switch to a task; they put it into the queue.
 
 use super::{
     Config,
@@ -487,8 +487,8 @@ impl Runtime {
         }
     }
 
-    /// How many operations have to end before any task can go on. Mostly one; but where a few tasks wait for batches the
-    /// kernel may as well do several steps in one call.
+    /// How many operations have to end before any task can go on. Mostly one; but where a few tasks wait for batches
+    /// the kernel may as well do several steps in one call.
     fn needed(&self) -> u32 {
         if self.more_batches.get() > 0 || self.post.is_armed() {
             return 1;

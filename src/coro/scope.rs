@@ -133,8 +133,8 @@ impl Children {
 ///
 /// # Panics
 ///
-/// Outside a runtime, while a panic unwinds, and inside [`no_suspend`](super::no_suspend): children could not run. There
-/// is [`try_scope`] for these.
+/// Outside a runtime, while a panic unwinds, and inside [`no_suspend`](super::no_suspend): children could not run.
+/// There is [`try_scope`] for these.
 #[track_caller]
 pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
     match try_scope(f) {

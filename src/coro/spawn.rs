@@ -101,8 +101,8 @@ impl Spec {
 /// # Ok::<(), aio::SetupError>(())
 /// ```
 ///
-/// It waits for its turn instead if 64 tasks have spawned one another without waiting, while a panic unwinds, and inside
-/// [`no_suspend`](super::no_suspend).
+/// It waits for its turn instead if 64 tasks have spawned one another without waiting, while a panic unwinds, and
+/// inside [`no_suspend`](super::no_suspend).
 ///
 /// # Panics
 ///

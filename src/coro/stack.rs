@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A slab is one mapping however many stacks it holds: the guards are marks in its page table (`MADV_GUARD_INSTALL`,
-//! Linux 6.13) and not mappings of their own. Older kernels get `mprotect(2)`, at two mappings for each stack. Memory is
-//! used as it is touched. The stack given back last is taken first, for its memory is in the cache; what lies deeper in
-//! the pile gives its memory back to the system.
+//! Linux 6.13) and not mappings of their own. Older kernels get `mprotect(2)`, at two mappings for each stack. Memory
+//! is used as it is touched. The stack given back last is taken first, for its memory is in the cache; what lies deeper
+//! in the pile gives its memory back to the system.
 
 mod memory;
 mod overflow;
@@ -127,8 +127,8 @@ impl fmt::Debug for Stack {
     }
 }
 
-// SAFETY: there is a guard below (checked by `memory::guard`, or promised to `from_raw`), and at least `SMALLEST` bytes;
-// both ends are aligned.
+// SAFETY: there is a guard below (checked by `memory::guard`, or promised to `from_raw`), and at least `SMALLEST`
+// bytes; both ends are aligned.
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
     fn base(&self) -> StackPointer {

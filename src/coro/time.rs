@@ -77,8 +77,8 @@ pub fn interval(period: Duration) -> Interval {
 
 /// A clock that ticks; made by [`interval`].
 ///
-/// Ticks stay in phase: a late one does not delay those after it. Those that were missed altogether are not made up for,
-/// but counted.
+/// Ticks stay in phase: a late one does not delay those after it. Those that were missed altogether are not made up
+/// for, but counted.
 #[derive(Clone, Debug)]
 pub struct Interval {
     next: Instant,

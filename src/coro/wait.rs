@@ -252,8 +252,8 @@ impl Runtime {
         self.pay_for_luck(me);
     }
 
-    /// Lowers one operation and calls `meanwhile`, unless it is finished at once. If it is not finished then, cancels it,
-    /// waits for its end, and tells so. The task may switch.
+    /// Lowers one operation and calls `meanwhile`, unless it is finished at once. If it is not finished then, cancels
+    /// it, waits for its end, and tells so. The task may switch.
     ///
     /// # Safety
     /// As [`run_to_end`](Self::run_to_end).

@@ -364,7 +364,8 @@ impl Uring {
             let last = (*slot).remove_entry();
             if role == Role::Operation as u64 {
                 (*slot).set_result(match result {
-                    // The kernel's own, which it hides from everybody but workers of a ring: a signal, as a cancel is one.
+                    // The kernel's own, which it hides from everybody but workers of a ring: a signal, as a cancel is
+                    // one.
                     -516..=-512 if (*slot).is_cancelled() => -libc::ECANCELED,
                     -516..=-512 => -libc::EINTR,
                     result => result,

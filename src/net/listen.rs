@@ -85,8 +85,8 @@ impl TcpListener {
     }
 
     /// The connections, one after the other, without end: it waits for each. Errors of `accept(2)` are items, but when
-    /// the wait is cancelled the iterator ends. With too many descriptors open (`EMFILE`) the error comes again at once,
-    /// so a server pauses before it goes on.
+    /// the wait is cancelled the iterator ends. With too many descriptors open (`EMFILE`) the error comes again at
+    /// once, so a server pauses before it goes on.
     pub fn incoming(&self) -> Incoming<'_, TcpListener> {
         Incoming::new(self)
     }

@@ -24,8 +24,8 @@ bitflags::bitflags! {
 ///
 /// The output is the number of bytes moved; 0 is the end of the input.
 ///
-/// While one that takes from a pipe waits for its other end, a full socket for example, the kernel keeps the pipe locked
-/// (seen on Linux 6.18): a `Write` to that pipe then holds the whole thread up in the kernel. So
+/// While one that takes from a pipe waits for its other end, a full socket for example, the kernel keeps the pipe
+/// locked (seen on Linux 6.18): a `Write` to that pipe then holds the whole thread up in the kernel. So
 /// [poll](super::Poll) the other end first, or write to the pipe from another thread.
 ///
 /// ```

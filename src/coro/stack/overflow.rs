@@ -1,6 +1,7 @@
 //! Tells a task that overflowed its stack from other faults, and says so before the process ends.
 //!
-//! Without this the process would die of a bare segmentation fault: Rust's own handler knows the stacks of threads only.
+//! Without this the process would die of a bare segmentation fault: Rust's own handler knows the stacks of threads
+//! only.
 
 use super::GUARD;
 use crate::coro::runtime::Runtime;
