@@ -85,7 +85,7 @@ pub fn offload_with<T: Send>(f: impl FnOnce(&CancelToken) -> T + Send) -> Result
                 }
             }
         }
-        None => Ok(f(&CancelToken(AtomicBool::new(false)))),
+        None => Ok(call_here(f, &CancelToken(AtomicBool::new(false)))),
     }
 }
 
@@ -93,15 +93,22 @@ pub fn offload_with<T: Send>(f: impl FnOnce(&CancelToken) -> T + Send) -> Result
 pub(crate) fn offload_surely<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     match Runtime::current_runtime() {
         Some(runtime) => on_worker(runtime, runtime.current(), |_| f()),
-        None => f(),
+        None => call_here(|_| f(), &CancelToken(AtomicBool::new(false))),
     }
+}
+
+/// Calls the code on the caller's stack. Not inlined: what it needs of that would be taken from the task's stack even
+/// where it runs on another one.
+#[inline(never)]
+fn call_here<T>(f: impl FnOnce(&CancelToken) -> T, token: &CancelToken) -> T {
+    f(token)
 }
 
 fn on_worker<T: Send>(runtime: &Runtime, me: &Head, f: impl FnOnce(&CancelToken) -> T + Send) -> T {
     let token = CancelToken(AtomicBool::new(false));
     let here = runtime.config.max_workers == 0;
     if me.is_fixed() || here && me.is_root() || !here && runtime.post.arm(runtime.engine()).is_err() {
-        return f(&token);
+        return call_here(f, &token);
     }
     let job = Job {
         f: Cell::new(Some(|| f(&token))),
@@ -180,6 +187,7 @@ impl<F: FnOnce() -> T, T> Job<F, T> {
 
     /// # Safety
     /// `job` leads to a job that stays until it is done, and is run once.
+    #[inline(never)]
     unsafe fn run(job: *const ()) {
         // SAFETY: promised by the caller. The store is the last access, for the frame may go as soon as it is seen.
         unsafe {
