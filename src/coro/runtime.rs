@@ -474,8 +474,9 @@ impl Runtime {
                 self.poll(self.since_look.get() >= FAIR);
             }
         } else if !self.woken.is_empty() || !self.fired.is_empty() || self.post.has_rung() {
-            // Something was finished while an operation blocked the thread.
-            self.poll(false);
+            // Something was finished while an operation blocked the thread, or there are more letters than are opened at
+            // once. That may go on for ever.
+            self.poll(self.since_look.get() >= FAIR);
         } else if self.outstanding.get() > 0 || !self.closing.get() && self.post.is_awaited() {
             self.since_look.set(0);
             self.submitted.set(false);

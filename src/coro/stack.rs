@@ -91,8 +91,10 @@ impl Stack {
     /// The memory is writable and used by nobody else until the `Stack` is dropped, and memory below it cannot be
     /// reached: a task that needs more than `len` bytes must fault there, which a guard of at least 64 KiB achieves.
     pub unsafe fn from_raw(start: *mut u8, len: usize) -> io::Result<Stack> {
-        let low = start.addr().next_multiple_of(STACK_ALIGNMENT);
-        let high = (start.addr() + len) & !(STACK_ALIGNMENT - 1);
+        // Corosensei makes pointers of addresses, so the memory's provenance is exposed.
+        let start = start.expose_provenance();
+        let low = start.next_multiple_of(STACK_ALIGNMENT);
+        let high = (start + len) & !(STACK_ALIGNMENT - 1);
         if high.saturating_sub(low) < SMALLEST {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stack needs at least 16 KiB"));
         }
@@ -200,8 +202,9 @@ impl Pool {
                 base
             }
             None => {
+                let base = class.make()?;
                 self.guarded += 1;
-                class.make()?
+                base
             }
         };
         class.in_use += 1;

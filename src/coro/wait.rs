@@ -272,6 +272,8 @@ impl Runtime {
         lower(end.cx);
         if waiter.pending() > 0 {
             let _outside = self.outside();
+            // Or else the engine would wait for the batch of another task to end.
+            let _noted = self.noted(&waiter);
             meanwhile(&|| waiter.pending() == 0);
         }
         mem::forget(end);
@@ -284,7 +286,20 @@ impl Runtime {
         }
         waiter.leave(self);
         mem::forget(guard);
+        self.pay_for_luck(me);
         cut
+    }
+
+    /// Has one who waits for operations noted, until this is dropped.
+    fn noted<'a>(&'a self, waiter: &'a TaskWaiter) -> impl Drop {
+        struct Noted<'a>(&'a Runtime, &'a TaskWaiter);
+        impl Drop for Noted<'_> {
+            fn drop(&mut self) {
+                self.0.forget_batch(self.1);
+            }
+        }
+        self.note_batch(waiter);
+        Noted(self, waiter)
     }
 
     /// Something outside will end a wait, until this is dropped.

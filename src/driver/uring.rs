@@ -44,6 +44,9 @@ const ROLES: u64 = 15;
 /// As many completions as there will be at once.
 const MANY: u32 = 64;
 
+/// Nanoseconds that several completions are waited for. Then the first will do.
+const TOGETHER: u64 = 1_000_000;
+
 pub(crate) struct Uring {
     ring: Ring,
     support: Support,
@@ -54,6 +57,10 @@ pub(crate) struct Uring {
     /// Chains that the kernel holds together, and their entries.
     chains: u32,
     chain_entries: u32,
+    /// There is an operation in flight whose answer may be [none](again).
+    doubtful: bool,
+    /// The kernel is older than 5.19, or the ring pretends so.
+    is_old: bool,
     /// Cancels by descriptor so far.
     cancels: u32,
     /// Calls of `enter`, and system calls for operations that the ring does not do.
@@ -64,6 +71,7 @@ pub(crate) struct Uring {
 impl Uring {
     pub(crate) fn new(ring: Ring) -> Uring {
         let support = Support::of(&ring);
+        let is_old = ring.is_before_5_19();
         let wheel = Wheel::new(sys::monotonic());
         Uring {
             ring,
@@ -73,6 +81,8 @@ impl Uring {
             stepping: 0,
             chains: 0,
             chain_entries: 0,
+            doubtful: false,
+            is_old,
             cancels: 0,
             enters: 0,
             direct_calls: 0,
@@ -111,6 +121,7 @@ impl Uring {
     #[inline]
     pub(crate) unsafe fn submit_basic(&mut self, slot: *mut Slot, op: RawOp, waiter: *const Waiter) {
         self.reserve(1);
+        self.doubtful |= self.is_doubtful(&op);
         let data = slot.expose_provenance() as u64 | Role::Operation as u64;
         // SAFETY: promised by the caller; the slot counts this entry from the start.
         unsafe {
@@ -195,12 +206,24 @@ impl Uring {
         }
     }
 
+    /// Whether the ring's answer may be [none](again). Those of sockets stand, since 5.19.
+    #[inline]
+    fn is_doubtful(&self, op: &RawOp) -> bool {
+        match op {
+            RawOp::Nop => false,
+            RawOp::Recv { .. } | RawOp::Send { .. } | RawOp::RecvMsg { .. } | RawOp::SendMsg { .. } => self.is_old,
+            RawOp::Accept { .. } | RawOp::Connect { .. } | RawOp::Poll { .. } => self.is_old,
+            _ => true,
+        }
+    }
+
     /// Puts the entry of a slot's operation into the submission queue.
     ///
     /// # Safety
     /// `slot` is published, what its operation points to lives as long, and there is room.
     #[inline]
     unsafe fn push_operation(&mut self, slot: *mut Slot, op: RawOp, flags: Flags) {
+        self.doubtful |= self.is_doubtful(&op);
         let data = slot.expose_provenance() as u64 | Role::Operation as u64;
         // SAFETY: promised by the caller; the slot is not finished while `refs` counts this entry.
         unsafe {
@@ -256,18 +279,32 @@ impl Uring {
         } else {
             debug_assert!(self.in_flight() > 0 || limit.is_some(), "a turn with nothing to wait for");
             let want = self.sensible(want);
-            if want == 1 && self.chains > 0 && self.ring.has_queued() {
+            let (_, before) = self.ring.counts();
+            if want > 1 && self.doubtful {
+                // What has come may be no answer, as that of a socket which was given an offset, and has to be tried
+                // again before another operation can end. So the wait for all of them is a short one.
+                self.enter(want, Some(limit.map_or(TOGETHER, |limit| limit.min(TOGETHER))));
+            } else if want > 1 {
+                self.enter(want, limit);
+            } else if self.chains > 0 && self.ring.has_queued() {
                 // The kernel does one step of its deferred work for each completion that it is asked for, and goes back
                 // to sleep. Chains take many; so it is asked for more than there will be, and not to sleep.
                 self.enter(self.in_flight().min(MANY), Some(0));
             }
-            if !self.ring.has_completion() {
-                self.enter(want, limit);
+            // A kernel that is short of memory has made `enter` take some already; there may be no other.
+            if !self.ring.has_completion() && self.ring.counts().1 == before {
+                let limit = if self.wheel.is_empty() { None } else { self.until_next_timer() };
+                if limit != Some(0) {
+                    self.enter(1, limit);
+                }
             }
         }
         self.reap();
         if !self.wheel.is_empty() {
             self.expire();
+        }
+        if self.in_flight() == 0 {
+            self.doubtful = false;
         }
     }
 

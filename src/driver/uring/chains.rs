@@ -9,7 +9,8 @@
 use super::{Uring, again::Remedy, direct, encode};
 use crate::{
     driver::slot::{Link, NOT_OPENED, Slot, State, finish},
-    op::{RawOp, Target},
+    op::{CURRENT_POSITION, RawOp, Target},
+    sys,
 };
 use io_uring::squeue::Flags;
 use std::ptr;
@@ -25,6 +26,7 @@ impl Uring {
                 slots += 1;
                 entries += 1 + u32::from((*slot).limit().is_some());
                 stepped |= !self.support.in_chain(&(*slot).op);
+                stepped |= (*slot).link() == Link::Hard && may_have_no_answer(&(*slot).op);
                 opens |= matches!((*slot).op, RawOp::Open { target: Target::Chain, .. });
             }
         }
@@ -157,6 +159,13 @@ impl Uring {
             self.start(from);
         }
     }
+}
+
+/// Whether the ring's answer to an operation may be [none](super::again): a socket that was given an offset. Behind a
+/// hard link the kernel goes on all the same, before it could be tried again.
+fn may_have_no_answer(op: &RawOp) -> bool {
+    let has_offset = { *op }.offset_mut().is_some_and(|offset| *offset != CURRENT_POSITION);
+    has_offset && op.readiness().is_some_and(|(fd, _)| !fd.is_opened() && !sys::is_disk(fd.number()))
 }
 
 /// The slots of a chain, from this one on.

@@ -134,6 +134,11 @@ impl Ring {
         self.features.new_opcodes
     }
 
+    /// Whether the kernel is older than that, by the set-up flags that it takes.
+    pub(super) fn is_before_5_19(&self) -> bool {
+        !self.features.taskrun
+    }
+
     /// A sign of Linux 5.17 or newer.
     pub(super) fn skips_completions(&self) -> bool {
         self.kernel_features & setup::FEATURE_CQE_SKIP != 0
