@@ -26,6 +26,12 @@ readonly EMULATED=aarch64-unknown-linux-gnu
 # What cannot pass there, for reasons of qemu's:
 #   received_descriptors_do_not_leak   qemu gives the kernel more room for control messages than the program has, and
 #                                      leaks the descriptors that it then has no room for
+#   a_program_that_cannot_be_executed_is_an_error, neither_zombies_nor_descriptors_are_left,
+#   the_standard_streams_are_read_and_written
+#                                      qemu makes vfork a fork, so that the parent does not learn why execve failed;
+#                                      and what is executed there is for this machine's own processor
+#   streams_come_and_go_while_signals_come
+#                                      qemu itself crashes in a storm of signals
 #   the others                         they deny io_uring by a seccomp filter, which qemu cannot set up
 readonly SKIPPED=(
     received_descriptors_do_not_leak
@@ -34,6 +40,10 @@ readonly SKIPPED=(
     the_automatic_choice_falls_back_to_the_emulation
     too_little_lockable_memory_falls_back_or_says_which_limit_to_raise
     being_out_of_descriptors_is_told_and_not_hidden_by_a_fallback
+    a_program_that_cannot_be_executed_is_an_error
+    neither_zombies_nor_descriptors_are_left
+    the_standard_streams_are_read_and_written
+    streams_come_and_go_while_signals_come
 )
 
 die() {

@@ -142,9 +142,7 @@ fn a_fault_that_is_no_overflow_goes_to_the_handler_that_was_there_before() {
     let name = "a_fault_that_is_no_overflow_goes_to_the_handler_that_was_there_before";
     if std::env::var_os("AIO_TEST_CHILD").is_none() {
         // The handler ends the process before the harness can say that the test has passed.
-        let program = std::env::current_exe().unwrap();
-        let mut command = std::process::Command::new(program);
-        let output = command.args([name, "--exact", "--nocapture"]).env("AIO_TEST_CHILD", "only").output().unwrap();
+        let output = this_test(name, "only").output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("it was mine"), "{output:?}");
         return;

@@ -344,6 +344,8 @@ fn fifty_runtimes_leave_nothing_behind() {
             (0..60).for_each(|_| one());
             let before = possessions();
             (0..50).for_each(|_| one());
+            // A joined thread is listed for a moment after its end.
+            eventually("the threads have ended", || possessions().1 == before.1);
             let after = possessions();
             assert_eq!((after.0, after.1), (before.0, before.1), "{}: descriptors, threads", engine.name);
             // The allocator takes some of its own for each thread, up to a limit.

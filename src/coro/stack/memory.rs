@@ -65,24 +65,41 @@ pub(super) unsafe fn unmap(start: usize, len: usize) {
 /// Makes a range fault when it is touched.
 pub(super) fn guard(start: usize, len: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    {
-        const MADV_GUARD_INSTALL: libc::c_int = 102;
-        static UNKNOWN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-        if !UNKNOWN.load(Ordering::Relaxed) {
-            // SAFETY: the range was mapped for this purpose, and nothing lies in it.
-            if unsafe { libc::madvise(exposed(start).cast(), len, MADV_GUARD_INSTALL) } == 0 {
-                return Ok(());
-            }
-            UNKNOWN.store(true, Ordering::Relaxed);
-        }
+    if guard_by_mark(start, len) {
+        return Ok(());
     }
-    // SAFETY: as above.
+    // SAFETY: the range was mapped for this purpose, and nothing lies in it.
     if unsafe { libc::mprotect(exposed(start).cast(), len, libc::PROT_NONE) } == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
     let why = "no guard for another stack; raise vm.max_map_count, or use Linux 6.13 or newer";
     Err(io::Error::new(error.kind(), format!("{why}: {error}")))
+}
+
+/// Marks a range in the page table, which takes no mapping of its own; tells whether that works. Emulators of Linux take
+/// any advice for a hint, and say that it was taken; so the first time it is tried out.
+#[cfg(target_os = "linux")]
+fn guard_by_mark(start: usize, len: usize) -> bool {
+    use std::sync::atomic::AtomicU8;
+    const MADV_GUARD_INSTALL: libc::c_int = 102;
+    const WORKS: u8 = 1;
+    const WORKS_NOT: u8 = 2;
+    static KNOWN: AtomicU8 = AtomicU8::new(0);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known == WORKS_NOT {
+        return false;
+    }
+    let range = exposed(start);
+    // SAFETY: the range was mapped for this purpose, and nothing lies in it; the path is looked at by the kernel, which
+    // answers `EFAULT` if it cannot.
+    let works = unsafe {
+        libc::madvise(range.cast(), len, MADV_GUARD_INSTALL) == 0
+            && (known == WORKS || crate::sys::ret(libc::access(range.cast(), libc::F_OK)) == -libc::EFAULT)
+    };
+    // Locked memory refuses it, then and now.
+    KNOWN.store(if works { WORKS } else { WORKS_NOT }, Ordering::Relaxed);
+    works
 }
 
 /// Gives the memory of a range back to the system; it reads as zeros when touched again.
