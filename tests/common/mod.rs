@@ -352,7 +352,6 @@ fn assert_passed(name: &str, variant: &str, output: &Output) {
 }
 
 /// The command that runs this test binary's test `name` again. `AIO_TEST_RUNNER` names an emulator such as qemu.
-/// This test again, in a process of its own.
 pub fn this_test(name: &str, variant: &str) -> Command {
     let program = std::env::current_exe().unwrap();
     let mut command = match std::env::var("AIO_TEST_RUNNER") {
