@@ -135,6 +135,8 @@ pub mod stdio;
 pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
+#[allow(unsafe_code)]
+mod threads;
 pub mod time;
 mod transfer;
 

@@ -162,6 +162,18 @@ fn others_go_on_while_a_child_runs() {
     });
 }
 
+// It is started by a worker thread.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_child_starts_with_no_signal_blocked() {
+    each_backend_runtime(|_| {
+        let output = Command::new("cat").arg("/proc/self/status").output().unwrap();
+        let status = String::from_utf8(output.stdout).unwrap();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        assert_eq!(u64::from_str_radix(blocked.trim(), 16), Ok(0));
+    });
+}
+
 #[test]
 fn a_child_may_talk_in_both_directions_and_be_killed_by_another_task() {
     each_backend_runtime(|_| {

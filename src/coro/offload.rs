@@ -6,18 +6,14 @@ use super::{
     task::Head,
     wait::{Ender, Reason, Wake},
 };
-use crate::{Result, complete::AbortOnUnwind};
+use crate::{Result, complete::AbortOnUnwind, threads};
 use std::{
     cell::{Cell, RefCell, UnsafeCell},
     collections::VecDeque,
     mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
 };
 
 /// Runs blocking code on a worker thread while the calling task waits and the others go on. It may borrow.
@@ -148,13 +144,20 @@ struct Job<F, T> {
 }
 
 /// A job of whatever type, on its way to a worker.
-struct Errand {
+pub(super) struct Errand {
     job: *const (),
     run: unsafe fn(*const ()),
 }
 
 // SAFETY: what a job runs and gives is `Send` (`offload_with` asks for it), and its frame stays until it is done.
 unsafe impl Send for Errand {}
+
+impl threads::Job for Errand {
+    fn run(self) {
+        // SAFETY: the task that gave it waits for it.
+        unsafe { (self.run)(self.job) };
+    }
+}
 
 impl<F: FnOnce() -> T, T> Job<F, T> {
     /// Has the job run somewhere else, and waits for its end.
@@ -229,101 +232,10 @@ impl Chores {
     fn run_all(&self, runtime: &Runtime) {
         loop {
             let Some(errand) = self.waiting.borrow_mut().pop_front() else { return self.any.set(false) };
-            // SAFETY: the task that gave it waits for it.
-            interrupt::apart(runtime.current(), || unsafe { (errand.run)(errand.job) });
+            interrupt::apart(runtime.current(), || threads::Job::run(errand));
             if !runtime.engine().is_alive() {
                 report::forked();
             }
         }
     }
-}
-
-/// The threads of one runtime for blocking code. They are started on demand, and end when they were idle for a while.
-pub(super) struct Workers {
-    shared: Arc<Shared>,
-    max: usize,
-    idle: Duration,
-    threads: RefCell<Vec<thread::JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    work: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Errand>,
-    idle: usize,
-    threads: usize,
-    closed: bool,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Workers {
-    pub(super) fn new(max: usize, idle: Duration) -> Workers {
-        Workers { shared: Arc::default(), max, idle, threads: RefCell::default() }
-    }
-
-    /// Hands an errand over; gives it back if there is no worker, and none could be started.
-    fn give(&self, errand: Errand) -> Result<(), Errand> {
-        let mut state = self.shared.lock();
-        if state.idle <= state.queue.len() && state.threads < self.max {
-            let mut threads = self.threads.borrow_mut();
-            threads.retain(|thread| !thread.is_finished());
-            let (shared, idle) = (self.shared.clone(), self.idle);
-            if let Ok(thread) = thread::Builder::new().name("aio-offload".into()).spawn(move || work(&shared, idle)) {
-                threads.push(thread);
-                state.threads += 1;
-            }
-        }
-        if state.threads == 0 {
-            return Err(errand);
-        }
-        state.queue.push_back(errand);
-        drop(state);
-        self.shared.work.notify_one();
-        Ok(())
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.work.notify_all();
-        for thread in self.threads.get_mut().drain(..) {
-            // A worker does not panic: jobs are caught.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn work(shared: &Shared, patience: Duration) {
-    let mut state = shared.lock();
-    loop {
-        if let Some(errand) = state.queue.pop_front() {
-            drop(state);
-            // SAFETY: the task that gave it waits for it.
-            unsafe { (errand.run)(errand.job) };
-            state = shared.lock();
-            continue;
-        }
-        if state.closed {
-            break;
-        }
-        state.idle += 1;
-        let (woken, timeout) = shared.work.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
-        state = woken;
-        state.idle -= 1;
-        if timeout.timed_out() && state.queue.is_empty() {
-            break;
-        }
-    }
-    state.threads -= 1;
 }

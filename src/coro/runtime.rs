@@ -11,7 +11,7 @@
 use super::{
     Config,
     interrupt::Deadline,
-    offload::{Chores, Workers},
+    offload::{Chores, Errand},
     remote::Post,
     report,
     stack::{Pool, Stack, StackStats, Watch},
@@ -24,6 +24,7 @@ use crate::{
     driver::slot::Woken,
     engine::{self, Engine},
     sync::waitlist,
+    threads::{Kind, Threads},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -70,7 +71,7 @@ pub(crate) struct Runtime {
     /// Waits that something outside ends: the kernel, the clock, a worker, another thread.
     outstanding: Cell<i32>,
     pub(super) post: Post,
-    pub(super) workers: Workers,
+    pub(super) workers: Threads<Errand>,
     pub(super) chores: Chores,
     serial: u32,
     /// How deep eager spawns are nested.
@@ -95,7 +96,8 @@ pub(crate) struct Runtime {
 impl Runtime {
     fn new(config: Config) -> Result<Runtime, SetupError> {
         static SERIALS: AtomicU32 = AtomicU32::new(1);
-        let workers = Workers::new(config.max_workers, config.worker_idle);
+        let (max, idle) = (config.max_workers, config.worker_idle);
+        let workers = Threads::new(Kind { name: "aio-offload", max, idle, stack: None, signals: true });
         let root = Head::new(Some(config.name.clone().unwrap_or("root".into())));
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
         root.set_serial(serial);

@@ -1,11 +1,16 @@
 //! Threads for what has no readiness: disks, and paths to them.
 
-use crate::{Errno, driver::perform, error::SetupCall, op::RawOp, sys};
+use crate::{
+    Errno,
+    driver::perform,
+    error::SetupCall,
+    op::RawOp,
+    sys,
+    threads::{self, Kind, Threads},
+};
 use std::{
-    collections::VecDeque,
     os::fd::{FromRawFd, OwnedFd, RawFd},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,38 +24,29 @@ pub(crate) struct WorkerLimits {
 /// Stack of a worker: system calls and little else.
 const STACK: usize = 128 << 10;
 
-/// The workers of one engine. They are started on demand.
+/// The workers of one engine.
 pub(super) struct Workers {
-    shared: Arc<Shared>,
-    limits: WorkerLimits,
-    threads: Vec<thread::JoinHandle<()>>,
+    threads: Threads<Job>,
+    results: Arc<Results>,
     /// Jobs given and not taken back as done.
     busy: usize,
     /// Results taken from the workers and not yet handed out.
     done: Vec<(usize, i32)>,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    work: Condvar,
+/// What the workers have done, and what tells the engine.
+struct Results {
+    done: Mutex<Vec<(usize, i32)>>,
     /// Read end and write end of what wakes the engine; on Linux they are one.
     bell: [RawFd; 2],
     _owned: [Option<OwnedFd>; 2],
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
-    done: Vec<(usize, i32)>,
-    idle: usize,
-    threads: usize,
-    closed: bool,
 }
 
 struct Job {
     slot: usize,
     op: RawOp,
     progress: u32,
+    results: Arc<Results>,
 }
 
 // SAFETY: the pointers of the operation stay valid until the job is done, whichever thread does it, and the engine's
@@ -72,9 +68,21 @@ pub(super) unsafe fn perform(op: &RawOp, progress: u32) -> i32 {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl threads::Job for Job {
+    fn run(self) {
+        // SAFETY: promised by whoever gave the job.
+        let result = unsafe { perform(&self.op, self.progress) };
+        let mut done = self.results.lock();
+        done.push((self.slot, result));
+        if done.len() == 1 {
+            self.results.ring();
+        }
+    }
+}
+
+impl Results {
+    fn lock(&self) -> MutexGuard<'_, Vec<(usize, i32)>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the engine.
@@ -100,13 +108,15 @@ impl Workers {
             let second = (bell[0] != bell[1]).then(|| OwnedFd::from_raw_fd(bell[1]));
             [Some(OwnedFd::from_raw_fd(bell[0])), second]
         };
-        let shared = Shared { state: Mutex::default(), work: Condvar::new(), bell, _owned: owned };
-        Ok(Workers { shared: Arc::new(shared), limits, threads: Vec::new(), busy: 0, done: Vec::new() })
+        let results = Results { done: Mutex::default(), bell, _owned: owned };
+        let WorkerLimits { max, idle } = limits;
+        let kind = Kind { name: "aio-worker", max, idle, stack: Some(STACK), signals: false };
+        Ok(Workers { threads: Threads::new(kind), results: Arc::new(results), busy: 0, done: Vec::new() })
     }
 
     /// The descriptor that is readable when a job is done.
     pub(super) fn doorbell(&self) -> RawFd {
-        self.shared.bell[0]
+        self.results.bell[0]
     }
 
     /// Jobs that are not done, or whose result was not taken.
@@ -119,31 +129,17 @@ impl Workers {
     /// # Safety
     /// What the operation points to stays valid and untouched until the job is taken back or done.
     pub(super) unsafe fn give(&mut self, slot: usize, op: RawOp, progress: u32) -> bool {
-        let mut state = self.shared.lock();
-        if state.idle <= state.queue.len() && state.threads < self.limits.max {
-            self.threads.retain(|thread| !thread.is_finished());
-            if let Some(thread) = spawn(self.shared.clone(), self.limits.idle) {
-                self.threads.push(thread);
-                state.threads += 1;
-            }
-        }
-        if state.threads == 0 {
-            return false;
-        }
-        state.queue.push_back(Job { slot, op, progress });
-        drop(state);
-        self.shared.work.notify_one();
-        self.busy += 1;
-        true
+        let job = Job { slot, op, progress, results: self.results.clone() };
+        let given = self.threads.give(job).is_ok();
+        self.busy += usize::from(given);
+        given
     }
 
     /// Takes a job back that no worker has begun.
     pub(super) fn take_back(&mut self, slot: usize) -> bool {
-        let mut state = self.shared.lock();
-        let Some(at) = state.queue.iter().position(|job| job.slot == slot) else { return false };
-        state.queue.remove(at);
-        self.busy -= 1;
-        true
+        let taken = self.threads.take_back(|job| job.slot == slot).is_some();
+        self.busy -= usize::from(taken);
+        taken
     }
 
     /// The next job that is done: its slot and its result.
@@ -152,67 +148,14 @@ impl Workers {
             return None;
         }
         if self.done.is_empty() {
-            let mut state = self.shared.lock();
-            if state.done.is_empty() {
+            let mut done = self.results.lock();
+            if done.is_empty() {
                 return None;
             }
-            std::mem::swap(&mut state.done, &mut self.done);
-            self.shared.silence();
+            std::mem::swap(&mut *done, &mut self.done);
+            self.results.silence();
         }
         self.busy -= 1;
         self.done.pop()
     }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.work.notify_all();
-        for thread in self.threads.drain(..) {
-            // A worker does not panic; if it did, there is nothing to tell.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn spawn(shared: Arc<Shared>, idle: Duration) -> Option<thread::JoinHandle<()>> {
-    // A new thread starts with the signals of its maker blocked, so that signals go to the program's own threads.
-    // SAFETY: the sets are locals, filled by the calls; only this thread's mask changes, and it is put back.
-    unsafe {
-        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        let thread =
-            thread::Builder::new().name("aio-worker".into()).stack_size(STACK).spawn(move || work(&shared, idle));
-        libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
-        thread.ok()
-    }
-}
-
-fn work(shared: &Shared, patience: Duration) {
-    let mut state = shared.lock();
-    loop {
-        if let Some(job) = state.queue.pop_front() {
-            drop(state);
-            // SAFETY: promised by whoever gave the job.
-            let result = unsafe { perform(&job.op, job.progress) };
-            state = shared.lock();
-            state.done.push((job.slot, result));
-            if state.done.len() == 1 {
-                shared.ring();
-            }
-            continue;
-        }
-        if state.closed {
-            break;
-        }
-        state.idle += 1;
-        let (woken, timeout) = shared.work.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
-        state = woken;
-        state.idle -= 1;
-        if timeout.timed_out() && state.queue.is_empty() {
-            break;
-        }
-    }
-    state.threads -= 1;
 }
