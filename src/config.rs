@@ -236,7 +236,7 @@ impl Config {
 }
 
 /// What `AIO_BACKEND` says. Read once.
-fn from_environment() -> Result<Backend, SetupError> {
+pub(crate) fn from_environment() -> Result<Backend, SetupError> {
     static CHOICE: OnceLock<Result<Backend, SetupError>> = OnceLock::new();
     *CHOICE.get_or_init(|| {
         let Some(value) = std::env::var_os("AIO_BACKEND") else { return Ok(Backend::Auto) };

@@ -80,6 +80,10 @@
 //! Tasks have [limits](coro#limits) that Rust cannot check: above all, code that uses a thread-local as a stack must
 //! not be suspended.
 //!
+//! # Readiness alone
+//!
+//! [`poller`] is for programs that only want to be told when descriptors are ready: epoll and poll behind one type.
+//!
 //! # Engines
 //!
 //! [`Backend::IoUring`] is the kernel's own queue, from Linux 5.11 on; an opcode that a kernel lacks is done by an
@@ -126,6 +130,8 @@ mod link;
 mod lower;
 pub mod net;
 pub mod op;
+#[allow(unsafe_code)]
+pub mod poller;
 mod probe;
 pub mod process;
 pub mod signal;
@@ -188,4 +194,6 @@ mod pages {
     struct Limits;
     #[doc = include_str!("../docs/coming-from.md")]
     struct ComingFrom;
+    #[doc = include_str!("../docs/poller.md")]
+    struct Poller;
 }

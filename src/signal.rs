@@ -39,6 +39,8 @@ use handler::Listener;
 use std::{
     fmt,
     io::{self, ErrorKind},
+    os::fd::{AsFd, BorrowedFd},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// Waits for one `SIGINT`, which is what Ctrl-C sends.
@@ -82,6 +84,8 @@ pub struct Signals {
     seen: Vec<(Signal, usize)>,
     /// Where the signal is in `seen` that was given last.
     last: usize,
+    /// Somebody waits by the descriptor.
+    watched: AtomicBool,
 }
 
 impl Signals {
@@ -107,7 +111,8 @@ impl Signals {
     /// `SIGBUS`, `SIGILL` and `SIGFPE`, which come from an instruction that would only run again. Otherwise `EMFILE`,
     /// `ENFILE` or `ENOMEM`, as `eventfd(2)`.
     pub fn new<S: Into<Signal>>(signals: impl IntoIterator<Item = S>) -> io::Result<Signals> {
-        let mut stream = Signals { listener: handler::listener()?, seen: Vec::new(), last: 0 };
+        let mut stream =
+            Signals { listener: handler::listener()?, seen: Vec::new(), last: 0, watched: AtomicBool::new(false) };
         for signal in signals {
             stream.add(signal.into())?;
         }
@@ -138,7 +143,10 @@ impl Signals {
     pub fn recv(&mut self) -> io::Result<Signal> {
         loop {
             self.listener.expect();
-            if let Some(signal) = self.try_recv() {
+            if let Some(signal) = self.take() {
+                if *self.watched.get_mut() {
+                    self.tell_others();
+                }
                 return Ok(signal);
             }
             if !self.listener.is_own() {
@@ -155,6 +163,25 @@ impl Signals {
 
     /// The next of the signals, if one has come, without waiting.
     pub fn try_recv(&mut self) -> Option<Signal> {
+        let signal = self.take();
+        if signal.is_none() && *self.watched.get_mut() {
+            // Whoever waits by the descriptor waits from here on, so what has come until now is looked for again.
+            self.listener.expect();
+            let signal = self.take();
+            self.tell_others();
+            return signal;
+        }
+        signal
+    }
+
+    /// Lets whoever waits by the descriptor know what has come and was not given yet.
+    fn tell_others(&self) {
+        if self.seen.iter().any(|(signal, seen)| handler::count(*signal) != *seen) {
+            self.listener.wake();
+        }
+    }
+
+    fn take(&mut self) -> Option<Signal> {
         let count = self.seen.len();
         for at in (1..=count).map(|step| (self.last + step) % count) {
             let (signal, seen) = &mut self.seen[at];
@@ -175,6 +202,38 @@ impl Signals {
         handler::replace(self.listener, fresh);
         self.listener = fresh;
         Ok(())
+    }
+}
+
+/// A descriptor that is readable when a signal has come, for a [`Poller`](crate::poller::Poller) and the like. To be
+/// waited for, not read: call [`try_recv`](Signals::try_recv) until it gives `None`, which makes it unreadable again.
+///
+/// It stays open when the stream is dropped, for the next one. So take it out of a poller before. In a forked child it
+/// tells nothing; make a new stream there.
+///
+/// ```
+/// use aio::{poller::{Events, Interest, Poller}, signal::{Signal, Signals}};
+///
+/// let mut signals = Signals::new([Signal::USR2])?;
+/// let mut poller = Poller::new()?;
+/// poller.register(&signals, 1, Interest::READ)?;
+/// # std::process::Command::new("kill").args(["-USR2", &std::process::id().to_string()]).status()?;
+/// poller.wait(&mut Events::with_capacity(8), None)?;
+/// while let Some(signal) = signals.try_recv() {
+///     assert_eq!(signal, Signal::USR2);
+/// }
+/// poller.delete(&signals)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // Only from the first time on are signals written to it while nobody is in `recv`. Those that have come before
+        // are to be told as well.
+        if !self.watched.swap(true, Ordering::Relaxed) {
+            self.listener.expect();
+            self.tell_others();
+        }
+        self.listener.event().as_fd()
     }
 }
 

@@ -431,6 +431,15 @@ fn echo_server_serves_its_own_clients() {
 }
 
 #[test]
+fn poller_serves_its_own_clients() {
+    each("poller", |_, run| {
+        let text = succeeded(&run(&["--selftest".as_ref()]));
+        one_line_starts_with(&text, "50 clients sent 10 messages each, and every byte of ");
+        one_line_starts_with(&text, "the server has counted: connections: 50, bytes sent back: ");
+    });
+}
+
+#[test]
 fn udp_echo_serves_its_own_clients() {
     each("udp_echo", |_, run| {
         let text = succeeded(&run(&["--selftest".as_ref()]));
@@ -490,7 +499,7 @@ fn graceful_shutdown_ends_by_its_own_signal() {
 
 #[test]
 fn servers_say_how_they_are_called() {
-    for name in ["echo_server", "udp_echo", "tcp_proxy", "graceful_shutdown", "ticker"] {
+    for name in ["echo_server", "poller", "udp_echo", "tcp_proxy", "graceful_shutdown", "ticker"] {
         let Some(program) = program(name) else { return };
         let run = |argument: &str| Command::new(&program).arg(argument).output().unwrap();
         assert!(succeeded(&run("--help")).contains(&format!("usage: {name}")));
@@ -590,6 +599,27 @@ fn echo_server_ends_by_ctrl_c() {
     each_server("echo_server", &[], |server| {
         server.signal(libc::SIGINT);
         assert_eq!(server.ended(), "ended by SIGINT; connections: 0, bytes sent back: 0\n");
+    });
+}
+
+#[test]
+fn poller_ends_by_ctrl_c_and_waits_for_slow_clients() {
+    each_server("poller", &[], |server| {
+        let slow = server.connect();
+        slow.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        // Until nothing fits into the buffers of either side, because nobody reads what comes back.
+        let mut sent = 0;
+        while let Ok(count @ 1..) = (&slow).write(&[b'x'; 1 << 16]) {
+            sent += count;
+        }
+        let other = server.connect();
+        (&other).write_all(b"hello").unwrap();
+        expect(&other, "hello");
+        slow.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(&slow).len(), sent);
+        server.signal(libc::SIGINT);
+        let text = server.ended();
+        one_line_starts_with(&text, &format!("ended by SIGINT; connections: 2, bytes sent back: {}", sent + 5));
     });
 }
 

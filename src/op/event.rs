@@ -71,6 +71,8 @@ impl EventSource {
         match sys::ret_len(count) {
             error if error == -libc::EAGAIN => Ok(false),
             error if error < 0 => Err(Error::Os(Errno::new(-error))),
+            // Only if somebody has put another file in its place. Nothing was taken, and a loop that empties it ends.
+            0 => Ok(false),
             _ => Ok(true),
         }
     }

@@ -80,6 +80,23 @@ impl Listener {
         }
     }
 
+    /// Makes the event readable.
+    ///
+    /// Async-signal-safe.
+    pub(super) fn wake(&self) {
+        if self.is_own() && !self.woken.swap(true, SeqCst) {
+            self.event.notify();
+        }
+    }
+
+    /// Nobody waits any more: the event is not readable, but for what a handler is just about to write.
+    fn rest(&self) {
+        self.woken.store(true, SeqCst);
+        if self.is_own() {
+            while let Ok(true) = self.event.try_wait() {}
+        }
+    }
+
     fn bit(&self, signal: c_int) -> Option<(&AtomicU32, u32)> {
         let number = usize::try_from(signal).ok()?;
         Some((self.wanted.get(number / 32)?, 1 << (number % 32)))
@@ -96,8 +113,8 @@ impl Listener {
     /// Async-signal-safe.
     fn notice(&self, signal: c_int) {
         let wants = self.bit(signal).is_some_and(|(bits, bit)| bits.load(SeqCst) & bit != 0);
-        if wants && self.is_own() && !self.woken.swap(true, SeqCst) {
-            self.event.notify();
+        if wants {
+            self.wake();
         }
     }
 }
@@ -160,7 +177,7 @@ pub(super) fn release(listener: &'static Listener, signals: impl Iterator<Item =
         }
     }
     // The next stream of this listener tells when it waits.
-    listener.woken.store(true, SeqCst);
+    listener.rest();
     registry.free.push(listener);
 }
 
