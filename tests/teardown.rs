@@ -345,9 +345,10 @@ fn fifty_runtimes_leave_nothing_behind() {
             let before = possessions();
             (0..50).for_each(|_| one());
             // A joined thread is listed for a moment after its end.
-            eventually("the threads have ended", || possessions().1 == before.1);
+            // One may have been so before, too.
+            eventually("the threads have ended", || possessions().1 <= before.1);
             let after = possessions();
-            assert_eq!((after.0, after.1), (before.0, before.1), "{}: descriptors, threads", engine.name);
+            assert_eq!(after.0, before.0, "{}: descriptors", engine.name);
             // The allocator takes some of its own for each thread, up to a limit.
             assert!(after.2 < before.2 + 50, "{}: {} mappings before, {} after", engine.name, before.2, after.2);
         });
