@@ -400,12 +400,17 @@ impl Uring {
         unsafe {
             let last = (*slot).remove_entry();
             if role == Role::Operation as u64 {
-                (*slot).set_result(match result {
-                    // The kernel's own, which it hides from everybody but workers of a ring: a signal, as a cancel is
-                    // one.
-                    -516..=-512 if (*slot).is_cancelled() => -libc::ECANCELED,
-                    -516..=-512 => -libc::EINTR,
-                    result => result,
+                let interruptible = matches!((*slot).op, RawOp::Splice { .. } | RawOp::Accept { .. });
+                // The kernel's own numbers for a signal, as a cancel is one to a worker of the ring.
+                let interrupted = (-516..=-512).contains(&result) || interruptible && result == -libc::EINTR;
+                if interrupted && self.cancels > 0 {
+                    // It may have been found by its descriptor, so it is not tried again.
+                    (*slot).set_cancelled();
+                }
+                (*slot).set_result(match interrupted {
+                    false => result,
+                    true if (*slot).is_cancelled() => -libc::ECANCELED,
+                    true => -libc::EINTR,
                 });
             } else {
                 self.complete_side_entry(slot, role, result);

@@ -27,6 +27,8 @@ pub(super) enum Remedy {
     AskOtherwise,
     /// Reading nothing does not wait, and needs no ring.
     Directly,
+    /// A signal came in between, which disturbs no operation.
+    Resume,
     /// Nobody asked for the end: the kernel could not start a worker, as when a signal came in between.
     Repeat,
 }
@@ -53,7 +55,7 @@ impl Remedy {
                 RawOp::Read { .. } | RawOp::Readv { .. } | RawOp::Write { .. } | RawOp::Writev { .. },
             ) if op.is_nonblocking() => Remedy::AskOtherwise,
             (libc::ENXIO, RawOp::Open { flags, .. }) if flags & libc::O_NONBLOCK == 0 => Remedy::OpenAsync,
-            (libc::EINTR, RawOp::Splice { .. }) => Remedy::Repeat,
+            (libc::EINTR, RawOp::Splice { .. } | RawOp::Accept { .. }) => Remedy::Resume,
             // A `close` that has run must not run again, whatever it said.
             (libc::ECANCELED, RawOp::Timeout { .. } | RawOp::Close { .. }) => Remedy::None,
             (libc::ECANCELED, op) => match op.readiness() {
@@ -97,6 +99,7 @@ impl Uring {
                     }
                     return false;
                 }
+                Remedy::Resume => self.push_again(slot, Flags::empty()),
                 Remedy::OpenAsync if (*slot).count_try() => self.push_again(slot, Flags::ASYNC),
                 Remedy::Repeat if (*slot).count_try() => self.push_again(slot, Flags::empty()),
                 Remedy::Repeat | Remedy::Directly => {
