@@ -205,9 +205,13 @@ pub(crate) unsafe fn attempt(op: &RawOp, progress: &mut u32) -> Attempt {
                 error if error == -libc::EAGAIN => Attempt::Later,
                 result => Attempt::Done(result),
             },
-            RawOp::Accept { .. } | RawOp::Poll { .. } | RawOp::ChildExit { .. } => match now(op) {
-                error if error == -libc::EAGAIN && !op.is_nonblocking() => Attempt::Park,
-                result => Attempt::Done(result),
+            RawOp::Accept { .. } | RawOp::Poll { .. } | RawOp::ChildExit { .. } => loop {
+                match now(op) {
+                    error if error == -libc::EAGAIN && !op.is_nonblocking() => return Attempt::Park,
+                    // A signal disturbs no operation.
+                    error if error == -libc::EINTR => {}
+                    result => return Attempt::Done(result),
+                }
             },
             RawOp::Splice { from, from_offset, to, to_offset, .. } if !op.is_nonblocking() => {
                 if let Some(error) = impossible_splice([(from, from_offset), (to, to_offset)]) {
