@@ -206,13 +206,14 @@ impl Uring {
         }
     }
 
-    /// Whether the ring's answer may be [none](again). Those of sockets stand, since 5.19.
+    /// Whether the ring's answer may be [none](again). Those of sockets stand, since 5.19, but for an accept that a
+    /// signal has disturbed.
     #[inline]
     fn is_doubtful(&self, op: &RawOp) -> bool {
         match op {
             RawOp::Nop => false,
             RawOp::Recv { .. } | RawOp::Send { .. } | RawOp::RecvMsg { .. } | RawOp::SendMsg { .. } => self.is_old,
-            RawOp::Accept { .. } | RawOp::Connect { .. } | RawOp::Poll { .. } => self.is_old,
+            RawOp::Connect { .. } | RawOp::Poll { .. } => self.is_old,
             _ => true,
         }
     }
