@@ -443,3 +443,21 @@ fn errors_become_io_errors() {
     assert_eq!(send(SendFailure::Closed).to_string(), "the channel is closed");
     assert_eq!(format!("{:?}", TrySendError::Full(Rc::new(1))), "Full(..)");
 }
+
+#[test]
+fn a_task_that_always_finds_something_starves_nobody() {
+    each_runtime(|| {
+        let (sender, receiver) = sync::channel(1);
+        let over = std::rc::Rc::new(std::cell::Cell::new(false));
+        let stop = over.clone();
+        sender.send(0u32).unwrap();
+        let busy = coro::spawn(move || {
+            while !stop.get() {
+                sender.send(receiver.recv().unwrap()).unwrap();
+            }
+        });
+        coro::sleep(Duration::from_millis(1)).unwrap();
+        over.set(true);
+        busy.join().unwrap();
+    });
+}
