@@ -142,7 +142,7 @@ impl<O: Op> Entry for O {
 impl<O: Op> Last for O {}
 
 impl<O, const HARD: bool> Linked<O, HARD> {
-    const LINK: Link = if HARD { Link::Hard } else { Link::Soft };
+    pub(crate) const LINK: Link = if HARD { Link::Hard } else { Link::Soft };
 }
 
 impl<O: Op, const HARD: bool> Entry for Linked<O, HARD> {

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-mod seal {
+pub(crate) mod seal {
     pub trait Sealed {}
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn checked_len(len: usize) -> Result<u32> {
 ///
 /// ```compile_fail,E0133
 /// let mut vec = Vec::with_capacity(64);
-/// aio::BufMut::filled(aio::spare(&mut vec), 1000);
+/// aio::BufMut::filled(&mut aio::spare(&mut vec), 1000);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a buffer that can be filled",
@@ -58,19 +58,26 @@ pub(crate) fn checked_len(len: usize) -> Result<u32> {
     note = "for an array: write `&mut array`; an array by value would move while the kernel writes to it"
 )]
 pub trait BufMut: seal::Sealed {
-    /// What an operation gives that has filled the buffer.
+    /// What an operation gives that has filled the buffer. One that comes back with its result keeps the buffer, and
+    /// gives the number of bytes.
     type Output;
     #[doc(hidden)]
     const SHARED: bool = false;
-    /// Where the buffer is. Valid for writes of that length until `filled`.
+    /// Where the buffer is. Valid for writes of that length until the operation is settled.
     #[doc(hidden)]
     fn parts_mut(&mut self) -> Result<(*mut u8, u32)>;
-    /// The operation has put `len` bytes into the buffer.
+    /// The operation has put `len` bytes into the buffer. Called once for each operation that succeeds.
     ///
     /// # Safety
-    /// That is so, and it is not more than `parts_mut` gave.
+    /// That is so, it is not more than `parts_mut` gave, and the buffer was not touched since then.
     #[doc(hidden)]
-    unsafe fn filled(self, len: usize) -> Self::Output;
+    unsafe fn filled(&mut self, _len: usize) {}
+    /// What a batch gives of it.
+    ///
+    /// # Safety
+    /// `filled` was called last, with the same `len`.
+    #[doc(hidden)]
+    unsafe fn into_output(self, len: usize) -> Self::Output;
 }
 
 /// Bytes that an operation takes.
@@ -85,12 +92,13 @@ pub trait BufMut: seal::Sealed {
     note = "lend a slice (`&bytes[..]`) or give a `Vec<u8>`, `Box<[u8]>`, `String` or `Arc<[u8]>`"
 )]
 pub trait Buf: seal::Sealed {
-    /// What an operation gives that has taken the bytes.
+    /// What an operation gives that has taken the bytes. One that comes back with its result keeps the buffer, and gives
+    /// the number of bytes.
     type Output;
     #[doc(hidden)]
     fn parts(&self) -> Result<(*const u8, u32)>;
     #[doc(hidden)]
-    fn taken(self, len: usize) -> Self::Output;
+    fn into_output(self, len: usize) -> Self::Output;
 }
 
 impl seal::Sealed for &mut [u8] {}
@@ -102,7 +110,7 @@ impl BufMut for &mut [u8] {
         Ok((self.as_mut_ptr(), checked_len(self.len())?))
     }
 
-    unsafe fn filled(self, len: usize) -> usize {
+    unsafe fn into_output(self, len: usize) -> usize {
         len
     }
 }
@@ -116,7 +124,7 @@ impl<const N: usize> BufMut for &mut [u8; N] {
         Ok((self.as_mut_ptr(), checked_len(N)?))
     }
 
-    unsafe fn filled(self, len: usize) -> usize {
+    unsafe fn into_output(self, len: usize) -> usize {
         len
     }
 }
@@ -130,7 +138,7 @@ impl<'b> BufMut for &'b mut [MaybeUninit<u8>] {
         Ok((self.as_mut_ptr().cast(), checked_len(self.len())?))
     }
 
-    unsafe fn filled(self, len: usize) -> Self::Output {
+    unsafe fn into_output(self, len: usize) -> Self::Output {
         let (filled, rest) = self.split_at_mut(len);
         // SAFETY: the first `len` bytes were written, as the caller promises.
         (unsafe { slice::from_raw_parts_mut(filled.as_mut_ptr().cast(), len) }, rest)
@@ -169,9 +177,12 @@ impl BufMut for Spare<'_> {
         Ok((spare.as_mut_ptr().cast(), len as u32))
     }
 
-    unsafe fn filled(self, len: usize) -> usize {
+    unsafe fn filled(&mut self, len: usize) {
         // SAFETY: `len` bytes of the spare capacity were written, as the caller promises.
         unsafe { self.0.set_len(self.0.len() + len) };
+    }
+
+    unsafe fn into_output(self, len: usize) -> usize {
         len
     }
 }
@@ -197,7 +208,7 @@ macro_rules! owned {
                 Ok((self.as_mut_ptr(), not_empty(self.len())?))
             }
 
-            unsafe fn filled(self, len: usize) -> (usize, $owner) {
+            unsafe fn into_output(self, len: usize) -> (usize, $owner) {
                 (len, self)
             }
         }
@@ -216,7 +227,7 @@ macro_rules! lent {
                 Ok((bytes.as_ptr(), checked_len(bytes.len())?))
             }
 
-            fn taken(self, len: usize) -> usize {
+            fn into_output(self, len: usize) -> usize {
                 len
             }
         }
@@ -237,7 +248,7 @@ macro_rules! given {
                 Ok((bytes.as_ptr(), checked_len(bytes.len())?))
             }
 
-            fn taken(self, len: usize) -> (usize, $owner) {
+            fn into_output(self, len: usize) -> (usize, $owner) {
                 (len, self)
             }
         }
@@ -351,7 +362,7 @@ macro_rules! shared {
                 Ok((self.start, checked_len(self.len)?))
             }
 
-            unsafe fn filled(self, len: usize) -> usize {
+            unsafe fn into_output(self, len: usize) -> usize {
                 len
             }
         }
@@ -363,7 +374,7 @@ macro_rules! shared {
                 Ok((self.start, checked_len(self.len)?))
             }
 
-            fn taken(self, len: usize) -> usize {
+            fn into_output(self, len: usize) -> usize {
                 len
             }
         }

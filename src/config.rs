@@ -70,11 +70,12 @@ impl Default for Config {
     }
 }
 
-const MAX_ENTRIES: u32 = 1 << 15;
-
 static DEFAULT: OnceLock<Config> = OnceLock::new();
 
 impl Config {
+    /// The most entries that a queue can have.
+    pub(crate) const MAX_ENTRIES: u32 = 1 << 15;
+
     /// Automatic choice of the backend, 256 entries, at most 32 workers that stay idle for 5 seconds.
     pub const fn new() -> Config {
         Config {
@@ -98,8 +99,8 @@ impl Config {
     pub const fn entries(mut self, entries: u32) -> Config {
         self.entries = if entries == 0 {
             1
-        } else if entries > MAX_ENTRIES {
-            MAX_ENTRIES
+        } else if entries > Config::MAX_ENTRIES {
+            Config::MAX_ENTRIES
         } else {
             entries.next_power_of_two()
         };

@@ -68,7 +68,7 @@ pub trait Closable: seal_closable::Sealed {
     fn lower_close(held: &mut Self::Held, cx: &mut Lower<'_>) -> Result<Fd>;
     /// The operation has ended that `lower_close` was called for; it has closed the descriptor, or never ran.
     #[doc(hidden)]
-    fn raise_close(held: Self::Held, fd: Fd, closed: bool, outcome: &Outcome<'_>);
+    fn raise_close(held: &mut Self::Held, fd: Fd, closed: bool, outcome: &Outcome<'_>);
 }
 
 mod seal_closable {
@@ -89,7 +89,7 @@ impl<T: Into<OwnedFd>> Closable for T {
         Ok(Fd::new(fd.into_raw_fd()))
     }
 
-    fn raise_close(_held: Option<OwnedFd>, fd: Fd, closed: bool, _outcome: &Outcome<'_>) {
+    fn raise_close(_held: &mut Option<OwnedFd>, fd: Fd, closed: bool, _outcome: &Outcome<'_>) {
         if !closed {
             drop(owned(fd));
         }
@@ -259,7 +259,7 @@ impl<'c> Closable for &'c Closing {
         Ok(held.fd.take().map_or(Fd::OPENED, |fd| Fd::new(fd.into_raw_fd())))
     }
 
-    fn raise_close(held: &'c Closing, fd: Fd, closed: bool, outcome: &Outcome<'_>) {
+    fn raise_close(held: &mut &'c Closing, fd: Fd, closed: bool, outcome: &Outcome<'_>) {
         held.state.set(State::Closed);
         if fd.is_opened() {
             outcome.release_opened(closed);

@@ -12,16 +12,20 @@
 //! ```
 
 pub(crate) mod chain;
+pub(crate) mod multi;
 pub(crate) mod perform;
+pub(crate) mod pool;
 pub(crate) mod ready;
+pub(crate) mod shots;
 pub(crate) mod slot;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 pub(crate) mod wheel;
 
 use crate::{op::RawOp, stats::Stats};
+use pool::Pool;
 use slot::{Link, Slot, Waiter};
-use std::os::fd::RawFd;
+use std::{os::fd::RawFd, rc::Rc};
 
 /// The engine of one thread.
 pub(crate) enum Driver {
@@ -102,6 +106,16 @@ impl Driver {
         }
     }
 
+    /// Whether whoever waits for that descriptor already is told in any case: a ring that defers its work keeps it to
+    /// itself.
+    pub(crate) fn is_pollable(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.is_pollable(),
+            Driver::Ready(_) => self.pollable().is_some(),
+        }
+    }
+
     /// When the next timer fires, in monotonic nanoseconds. May be too early.
     pub(crate) fn next_timer(&self) -> Option<u64> {
         match self {
@@ -124,6 +138,31 @@ impl Driver {
                 Driver::Uring(uring) => uring.cancel(slot),
                 Driver::Ready(ready) => ready.cancel(slot),
             }
+        }
+    }
+
+    /// Goes on with a multishot operation that pauses, if it does, since some of its results were taken.
+    ///
+    /// # Safety
+    /// `slot` holds one that was published and has not ended.
+    pub(crate) unsafe fn resume(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match self {
+                #[cfg(target_os = "linux")]
+                Driver::Uring(uring) => uring.resume(slot),
+                Driver::Ready(ready) => ready.resume(slot),
+            }
+        }
+    }
+
+    /// Makes a pool of `count` buffers, a power of two, for the operations of the engine with that number. If it is
+    /// `incremental`, several results may share a buffer. The error is a bare number.
+    pub(crate) fn make_pool(&mut self, count: u32, size: u32, incremental: bool, engine: u64) -> Result<Rc<Pool>, i32> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.make_pool(count, size, incremental, engine),
+            Driver::Ready(_) => Pool::new(count, size, None, engine, 0).map(Rc::new).ok_or(libc::ENOMEM),
         }
     }
 

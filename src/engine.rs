@@ -5,6 +5,7 @@ use crate::{
     coro::Runtime,
     driver::{
         Driver,
+        pool::Pool,
         slot::{Slot, Waiter},
     },
     op::RawOp,
@@ -16,6 +17,8 @@ use std::{
     marker::PhantomData,
     os::fd::RawFd,
     ptr,
+    rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// A driver, and what has to be known about it without borrowing it.
@@ -24,6 +27,7 @@ pub struct Engine {
     /// borrowed twice. The type is `!Sync`.
     driver: UnsafeCell<Driver>,
     config: Config,
+    serial: u64,
     /// The process that made it. In a forked child it must not be touched.
     life: Life,
     /// Set once by the scheduler that owns the engine.
@@ -36,9 +40,11 @@ pub struct Engine {
 
 impl Engine {
     pub(crate) fn new(config: Config) -> Result<Engine, SetupError> {
+        static SERIALS: AtomicU64 = AtomicU64::new(1);
         Ok(Engine {
             driver: UnsafeCell::new(config.make_driver()?),
             config,
+            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             life: Life::current(),
             scheduler: Cell::new(ptr::null()),
             sigpipe_is_live: sys::sigpipe_is_live(),
@@ -93,6 +99,24 @@ impl Engine {
         unsafe { (*self.driver.get()).cancel(slot) }
     }
 
+    /// Tells engines apart.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// As [`Driver::make_pool`].
+    pub(crate) fn make_pool(&self, count: u32, size: u32, incremental: bool) -> Result<Rc<Pool>, i32> {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).make_pool(count, size, incremental, self.serial) }
+    }
+
+    /// # Safety
+    /// As [`Driver::resume`].
+    pub(crate) unsafe fn resume(&self, slot: *mut Slot) {
+        // SAFETY: promised by the caller; see `driver` for the borrow.
+        unsafe { (*self.driver.get()).resume(slot) }
+    }
+
     /// As [`Driver::poll`].
     pub(crate) fn poll(&self, thorough: bool) {
         // SAFETY: see `driver`.
@@ -103,6 +127,12 @@ impl Engine {
     pub(crate) fn pollable(&self) -> Option<RawFd> {
         // SAFETY: see `driver`.
         unsafe { (*self.driver.get()).pollable() }
+    }
+
+    /// Whether whoever waits for that descriptor already is told in any case.
+    pub(crate) fn is_pollable(&self) -> bool {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).is_pollable() }
     }
 
     /// As [`Driver::next_timer`].

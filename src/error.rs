@@ -178,6 +178,14 @@ pub enum SetupError {
         /// Entries the queue has.
         max: u32,
     },
+    /// A queue has at least one place, and not more than a ring has entries.
+    #[error("a queue has 1 to {max} places, and {asked} were asked for")]
+    QueueSize {
+        /// The places asked for.
+        asked: u32,
+        /// The most that there can be.
+        max: u32,
+    },
     /// `AIO_BACKEND` holds something else than the name of a backend.
     #[error("AIO_BACKEND is {:?}; use io_uring, epoll, poll or auto, or unset it", std::env::var_os("AIO_BACKEND").unwrap_or_default())]
     UnknownBackend,

@@ -132,8 +132,11 @@ pub mod net;
 pub mod op;
 #[allow(unsafe_code)]
 pub mod poller;
+mod pooled;
 mod probe;
 pub mod process;
+#[allow(unsafe_code)]
+pub mod queue;
 pub mod signal;
 mod stats;
 pub mod stdio;
@@ -153,7 +156,9 @@ pub use config::{Backend, Config};
 pub use descriptor::{Closing, Descriptor};
 pub use error::{BatchError, Errno, Error, Feature, Result, SetupCall, SetupError, Unavailable, is_canceled};
 pub use link::{Linked, Timed};
+pub use pooled::{BufPool, PooledBuf};
 pub use probe::{Probe, Service, Supported};
+pub use queue::Queue;
 pub use stats::{Stats, stats};
 
 mod sealed {

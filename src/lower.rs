@@ -81,6 +81,11 @@ impl<'e> Lower<'e> {
         self.refused = Some(why);
     }
 
+    /// The number of the engine.
+    pub(crate) fn engine(&self) -> u64 {
+        self.engine.serial()
+    }
+
     /// Whether writing to a socket whose peer is gone would raise `SIGPIPE`.
     pub(crate) fn sigpipe_is_live(&self) -> bool {
         self.engine.sigpipe_is_live()
@@ -303,6 +308,18 @@ pub(crate) struct Raise<'e> {
 impl<'e> Raise<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Raise<'e> {
         Raise { engine, broken: false, errors: 0 }
+    }
+
+    /// In the middle of a chain, behind a link that may be broken.
+    #[inline]
+    pub(crate) fn after(engine: &'e Engine, broken: bool) -> Raise<'e> {
+        Raise { engine, broken, errors: 0 }
+    }
+
+    /// Whether the last operation broke its link.
+    #[inline]
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// The one place where `ECANCELED` is told apart: it means skipped after a broken soft link, timed out when the

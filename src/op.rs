@@ -6,6 +6,19 @@
 //! `use aio::op::*;` brings all of them into scope, with the trait [`Op`] that adds `.link()`, `.hard_link()` and
 //! `.timeout(…)`.
 
+/// For an operation of which a batch gives the value and nothing else.
+macro_rules! gives {
+    ($value:ty) => {
+        type Output = $value;
+        type Value = $value;
+
+        #[inline]
+        fn output(self, value: $crate::op::Settled<$value>) -> $value {
+            value.0
+        }
+    };
+}
+
 mod addr;
 mod cancel;
 mod child;
@@ -14,6 +27,7 @@ mod event;
 mod file;
 mod meta;
 mod msg;
+mod multi;
 mod nop;
 mod open;
 mod path;
@@ -24,6 +38,8 @@ mod send;
 mod socket;
 mod sockopt;
 mod splice;
+#[cfg(test)]
+mod tests;
 mod time;
 mod vectored;
 
@@ -35,6 +51,7 @@ pub use event::{EventSource, Notify, WaitEvent};
 pub use file::{Advice, Fadvise, Fallocate, FallocateFlags, Fsync, Ftruncate, Read, Write};
 pub use meta::{FileType, Statx, StatxFlags, StatxMask, StatxResult, Timestamp};
 pub use msg::{Control, ControlMessage, Received, RecvMsg, SendMsg};
+pub use multi::{AcceptMulti, Message, MultiOp, PollMulti, ReadMulti, RecvMsgMulti, RecvMulti, TimeoutMulti};
 pub use nop::Nop;
 pub use open::{CURRENT_DIR, Close, OpenAt, OpenFlags, OpenInto};
 pub use path::PathArg;
@@ -47,7 +64,7 @@ pub use splice::{Splice, SpliceFlags};
 pub use time::{Clock, Timeout};
 pub use vectored::{Readv, Writev};
 
-pub(crate) use raw::{CURRENT_POSITION, CUT, Fd, RawOp, Target};
+pub(crate) use raw::{CURRENT_POSITION, CUT, Fd, Multi, RawOp, Target};
 
 use crate::{
     Result,
@@ -63,14 +80,30 @@ pub use crate::lower::{Lower, Outcome};
 ///
 /// The trait is sealed: its implementors are the structs of [this module](self), and those structs under a
 /// [`timeout`](Op::timeout).
+///
+/// What the library calls by itself cannot be called from outside, where it could say that bytes are filled which are
+/// not:
+///
+/// ```compile_fail,E0308
+/// use aio::op::*;
+/// use std::mem::MaybeUninit;
+///
+/// let file = std::fs::File::open("Cargo.toml").unwrap();
+/// let mut bytes = [MaybeUninit::uninit(); 64];
+/// let (filled, rest) = Op::output(Read::new(&file, &mut bytes[..]), 64);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an operation",
     note = "an operation that carries `.link()` or `.hard_link()` can only stand in a tuple, before the one it is linked to",
     note = "`.timeout(…)` goes before `.link()`"
 )]
 pub trait Op: Sealed + Sized {
-    /// What the operation gives when it succeeds.
+    /// What the operation gives when it succeeds, and with it the buffer, if it owned one.
     type Output;
+
+    /// What it gives when it succeeds and comes back itself, with all that it owns: `Output` without the buffer. A
+    /// count of bytes, for example, where `Output` may be a count and a `Vec`.
+    type Value;
 
     /// How many entries of a queue it takes.
     #[doc(hidden)]
@@ -118,14 +151,33 @@ pub trait Op: Sealed + Sized {
         Timed::new(self, limit)
     }
 
-    /// Describes the operation to an engine. Called once, when it no longer moves.
+    /// Describes the operation to an engine. Called when it no longer moves, and again only after `settle`.
     #[doc(hidden)]
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp;
 
-    /// Turns the engine's answer into the output.
+    /// Turns the engine's answer into the value. The operation keeps its buffers, and may move and be lowered again.
+    /// Called once for each time it was lowered.
     #[doc(hidden)]
-    fn raise(self, outcome: Outcome<'_>) -> Result<Self::Output>;
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<Self::Value>;
+
+    /// Turns the value into what a batch gives.
+    #[doc(hidden)]
+    fn output(self, value: Settled<Self::Value>) -> Self::Output;
+
+    /// Turns the engine's answer into what a batch gives.
+    #[doc(hidden)]
+    #[inline]
+    fn raise(mut self, outcome: Outcome<'_>) -> Result<Self::Output> {
+        let value = self.settle(outcome)?;
+        Ok(self.output(Settled(value)))
+    }
 }
+
+/// What `settle` has just given, of the operation that it is handed to.
+///
+/// Nobody else makes one. `output` takes it for the truth: where it is a number, so many bytes of the buffer are filled.
+#[doc(hidden)]
+pub struct Settled<V>(V);
 
 /// Builds the plain operation, or one that fails in its turn with the error found.
 #[inline]

@@ -14,6 +14,9 @@ mod unix;
 pub(crate) use unix::*;
 
 pub(crate) mod fork;
+mod pages;
+
+pub(crate) use pages::Pages;
 
 use crate::error::Errno;
 use std::time::Duration;

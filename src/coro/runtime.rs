@@ -233,6 +233,11 @@ impl Runtime {
         self.interruption().inspect(|_| self.refuse(self.current()))
     }
 
+    /// Whether the calling task can be suspended here.
+    pub(crate) fn may_switch(&self) -> bool {
+        !self.current().is_fixed()
+    }
+
     /// Why the calling task may not wait now, if so.
     pub(crate) fn interruption(&self) -> Option<Error> {
         self.current().interruption()
@@ -535,7 +540,6 @@ impl Runtime {
 
     /// Wakes those whose operations are finished or whose time is up, and takes what other threads have sent.
     pub(super) fn collect(&self) {
-        self.woken.oldest_first();
         while let Some(waiter) = self.woken.pop() {
             // SAFETY: only the waiters of tasks get on this list, and they stay until they have been taken off.
             unsafe {

@@ -5,6 +5,7 @@
 
 #[cfg(target_os = "linux")]
 mod epoll;
+mod multi;
 mod parked;
 mod poll;
 mod selector;
@@ -16,6 +17,7 @@ pub(crate) use workers::WorkerLimits;
 use super::{
     chain::{self, Step},
     fatal,
+    multi::end as end_multi,
     perform::{self, Attempt},
     slot::{Link, Slot, State, finish, slot_of, timer_of},
     wheel::Wheel,
@@ -116,6 +118,8 @@ impl Ready {
             (*slot).op = chain::resolved(&*slot);
             if let RawOp::Timeout { clock, absolute, at } = (*slot).op {
                 self.sleep(slot, clock, absolute, at.nanos());
+            } else if (*slot).op.shots().is_some() {
+                self.start_multi(slot, true);
             } else {
                 if let Some(limit) = (*slot).limit() {
                     let at = sys::monotonic().saturating_add(limit.nanos());
@@ -171,6 +175,9 @@ impl Ready {
         // SAFETY: promised by the caller.
         unsafe {
             let op = (*slot).op;
+            if op.shots().is_some() {
+                return self.attempt_multi(slot, false);
+            }
             if let RawOp::CancelFd { fd } = op {
                 let count = self.cancel_fd(fd.number());
                 return self.settle(slot, count);
@@ -309,6 +316,9 @@ impl Ready {
                 (*slot).set_timer(false);
             }
             (*slot).set_result(result);
+            if (*slot).op.shots().is_some() {
+                return end_multi(slot, result);
+            }
             let step = chain::step(slot);
             finish(slot);
             match step {
@@ -457,6 +467,7 @@ impl Ready {
             (*slot).set_timer(false);
             let deadline = (*slot).emulated().deadline.get();
             match (*slot).state() {
+                State::Sleeping if (*slot).op.shots().is_some() => self.tick_multi(slot),
                 State::Sleeping if matches!((*slot).op, RawOp::Timeout { clock: Clock::Monotonic, .. }) => {
                     let result = if (*slot).has_expired() { -libc::ECANCELED } else { 0 };
                     self.settle(slot, result);
@@ -481,7 +492,7 @@ impl Ready {
         unsafe {
             match (*slot).state() {
                 State::Parked => self.unpark(slot),
-                State::Retry => {}
+                State::Retry | State::Held => {}
                 State::Sleeping => self.clocks.retain(|&other| other != slot),
                 State::Worker if self.workers.take_back(slot.expose_provenance()) => {}
                 // With a worker, which cannot be interrupted; not started; or done.

@@ -122,6 +122,8 @@ pub(crate) enum State {
     Retry,
     /// In the queue of the workers, or being performed by one.
     Worker,
+    /// Pauses until some of its results are taken.
+    Held,
     /// Has its result.
     Done,
 }
@@ -152,6 +154,14 @@ const BLOCKING: u16 = 1 << 9;
 const TRY: u16 = 1 << 10;
 #[cfg(target_os = "linux")]
 const TRIES: u16 = 3 << 10;
+/// An entry may have more than one completion.
+#[cfg(target_os = "linux")]
+const CAREFUL: u16 = 1 << 14;
+/// A multishot operation that is to pause; and one that is over, but for entries in flight.
+#[cfg(target_os = "linux")]
+const PAUSING: u16 = 1 << 12;
+#[cfg(target_os = "linux")]
+const ENDING: u16 = 1 << 13;
 
 impl Slot {
     /// Initialises a slot in place, for an operation that stands alone and has no limit. What it does not use stays as
@@ -378,6 +388,45 @@ impl Slot {
         self.set(CANCELLED, true);
     }
 
+    /// Takes note that an entry of the slot may have more than one completion.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn set_careful(&self) {
+        self.set(CAREFUL, true);
+    }
+
+    /// Whether a multishot operation is to pause.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_pausing(&self) -> bool {
+        self.flag(PAUSING)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn set_pausing(&self, on: bool) {
+        self.set(PAUSING, on);
+    }
+
+    /// Whether a multishot operation is over, but for entries in flight.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.flag(ENDING)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn set_ending(&self, result: i32) {
+        self.set(ENDING, true);
+        self.set_result(result);
+    }
+
+    /// When a periodic timer was last due. Only for one that `set_due` was called for.
+    pub(crate) fn due(&self) -> u64 {
+        // SAFETY: `set_due` is called when the timer starts.
+        unsafe { self.limit.assume_init_ref() }.nanos()
+    }
+
+    pub(crate) fn set_due(&mut self, at: u64) {
+        self.limit.write(Timespec::from_nanos(at));
+    }
+
     /// Counts a second try of the operation; tells whether it was not one too many.
     #[cfg(target_os = "linux")]
     pub(crate) fn count_try(&self) -> bool {
@@ -458,10 +507,12 @@ impl Slot {
     }
 }
 
-/// Whoever waits for a number of slots. It lives on the frame that waits, like the slots.
+/// Whoever waits for a number of slots. It lives on the frame that waits, like the slots, or in a place of a queue.
 pub(crate) struct Waiter {
     /// Slots that are not finished yet.
     pub(crate) pending: Cell<u32>,
+    /// What it counts for on the list.
+    weight: u32,
     /// Where the waiter goes when `pending` reaches zero; null if its owner looks at `pending` itself.
     woken: *const Woken,
     next: Cell<*const Waiter>,
@@ -474,8 +525,20 @@ impl Waiter {
     }
 
     /// For one of several: it is put on `woken`, which must outlive the wait, when all its slots are finished.
+    #[inline]
     pub(crate) fn listed(pending: u32, woken: *const Woken) -> Waiter {
-        Waiter { pending: Cell::new(pending), woken, next: Cell::new(ptr::null()) }
+        Waiter { pending: Cell::new(pending), weight: pending, woken, next: Cell::new(ptr::null()) }
+    }
+
+    /// For one that is put on `woken` for each of many results, which are counted elsewhere.
+    pub(crate) fn weightless(woken: *const Woken) -> Waiter {
+        Waiter { weight: 0, ..Waiter::listed(1, woken) }
+    }
+
+    /// What it counts for on the list.
+    #[inline]
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight
     }
 
     /// So many of the slots expected will not come.
@@ -484,20 +547,31 @@ impl Waiter {
     }
 }
 
-/// A list of waiters whose slots are all finished.
+/// Waiters whose slots are all finished, in the order in which they were.
 pub(crate) struct Woken {
     first: Cell<*const Waiter>,
+    last: Cell<*const Waiter>,
+    /// Of all that are on the list.
+    weight: Cell<u32>,
     /// Told when the list gets its next entry, once.
     bell: Cell<*const Waiter>,
 }
 
 impl Woken {
     pub(crate) fn new() -> Woken {
-        Woken { first: Cell::new(ptr::null()), bell: Cell::new(ptr::null()) }
+        let nobody = || Cell::new(ptr::null());
+        Woken { first: nobody(), last: nobody(), weight: Cell::new(0), bell: nobody() }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.get().is_null()
+    }
+
+    /// How many slots those on the list have waited for.
+    #[inline]
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.get()
     }
 
     /// Has `bell`, which waits for one, told when the list gets its next entry; or no longer, if it is null.
@@ -509,12 +583,23 @@ impl Woken {
     }
 
     /// # Safety
-    /// `waiter` is valid, and stays so until it was taken off.
+    /// `waiter` is valid, stays so until it was taken off, and is on no list.
+    #[inline]
     unsafe fn push(&self, waiter: *const Waiter) {
-        // SAFETY: promised by the caller.
-        unsafe { (*waiter).next.set(self.first.replace(waiter)) };
-        let bell = self.bell.replace(ptr::null());
+        let last = self.last.replace(waiter);
+        // SAFETY: promised by the caller; what is on the list stays valid until it has been taken off.
+        unsafe {
+            (*waiter).next.set(ptr::null());
+            self.weight.set(self.weight.get() + (*waiter).weight);
+            if last.is_null() {
+                self.first.set(waiter);
+            } else {
+                (*last).next.set(waiter);
+            }
+        }
+        let bell = self.bell.get();
         if !bell.is_null() {
+            self.bell.set(ptr::null());
             // SAFETY: promised to `set_bell`.
             unsafe { tell(bell, 1) };
         }
@@ -522,35 +607,36 @@ impl Woken {
 
     /// Takes a waiter off, if it is on the list.
     pub(crate) fn remove(&self, waiter: *const Waiter) {
-        let mut link = &self.first;
+        let (mut link, mut before) = (&self.first, ptr::null());
         while !link.get().is_null() {
             // SAFETY: what is on the list stays valid until it has been taken off.
             let at = unsafe { &*link.get() };
             if ptr::eq(at, waiter) {
                 link.set(at.next.get());
+                if at.next.get().is_null() {
+                    self.last.set(before);
+                }
+                self.weight.set(self.weight.get() - at.weight);
                 return;
             }
-            link = &at.next;
+            (link, before) = (&at.next, at);
         }
     }
 
-    /// Turns the list around: those that were finished first come first.
-    pub(crate) fn oldest_first(&self) {
-        let mut rest = self.first.replace(ptr::null());
-        while !rest.is_null() {
-            // SAFETY: what is on the list stays valid until it has been taken off.
-            rest = unsafe { (*rest).next.replace(self.first.replace(rest)) };
-        }
-    }
-
-    /// Takes the first; without `oldest_first` that is the one that was finished last.
+    /// Takes the first.
+    #[inline]
     pub(crate) fn pop(&self) -> Option<*const Waiter> {
         let waiter = self.first.get();
         if waiter.is_null() {
             return None;
         }
         // SAFETY: a waiter on the list stays valid until it has been taken off: its owner waits for that.
-        self.first.set(unsafe { (*waiter).next.get() });
+        let (next, weight) = unsafe { ((*waiter).next.get(), (*waiter).weight) };
+        self.first.set(next);
+        if next.is_null() {
+            self.last.set(ptr::null());
+        }
+        self.weight.set(self.weight.get() - weight);
         Some(waiter)
     }
 }

@@ -5,6 +5,8 @@ mod chains;
 mod direct;
 mod encode;
 mod mapping;
+mod multi;
+mod pools;
 mod ring;
 mod setup;
 mod support;
@@ -14,7 +16,9 @@ pub(crate) use support::Support;
 
 use super::{
     chain::{self, Step},
-    fatal, perform,
+    fatal,
+    multi::end as end_of_multi,
+    perform,
     slot::{Link, Slot, State, Waiter, finish, slot_of, tell, timer_of},
     wheel::Wheel,
 };
@@ -26,6 +30,8 @@ use crate::{
 };
 use direct::DirectFiles;
 use io_uring::squeue::{Entry, Flags};
+use mapping::Completion;
+use pools::Pools;
 use std::{os::fd::RawFd, ptr};
 
 /// What the low bits of `user_data` say an entry is to its slot.
@@ -41,6 +47,9 @@ enum Role {
 
 const ROLES: u64 = 15;
 
+/// `IORING_CQE_F_MORE`: the entry has further completions.
+const MORE: u32 = 1 << 1;
+
 /// As many completions as there will be at once.
 const MANY: u32 = 64;
 
@@ -48,9 +57,11 @@ const MANY: u32 = 64;
 const TOGETHER: u64 = 1_000_000;
 
 pub(crate) struct Uring {
+    // Closed first: the kernel uses memory of what follows.
     ring: Ring,
     support: Support,
     direct: DirectFiles,
+    pools: Pools,
     wheel: Wheel,
     /// Chains that are being stepped through, and operations that wait for readiness: what completes starts something.
     stepping: u32,
@@ -63,6 +74,8 @@ pub(crate) struct Uring {
     is_old: bool,
     /// Cancels by descriptor so far.
     cancels: u32,
+    /// Completions that were not the last of their entry.
+    extra: u64,
     /// Calls of `enter`, and system calls for operations that the ring does not do.
     enters: u64,
     direct_calls: u64,
@@ -77,6 +90,7 @@ impl Uring {
             ring,
             support,
             direct: DirectFiles::new(),
+            pools: Pools::default(),
             wheel,
             stepping: 0,
             chains: 0,
@@ -84,6 +98,7 @@ impl Uring {
             doubtful: false,
             is_old,
             cancels: 0,
+            extra: 0,
             enters: 0,
             direct_calls: 0,
         }
@@ -99,7 +114,7 @@ impl Uring {
     #[inline]
     fn in_flight(&self) -> u32 {
         let (written, taken) = self.ring.counts();
-        (written - taken) as u32
+        (written + self.extra - taken) as u32
     }
 
     /// # Safety
@@ -152,6 +167,9 @@ impl Uring {
                 let now = if absolute { 0 } else { sys::monotonic() };
                 (*slot).set_state(State::Sleeping);
                 self.set_timer(slot, now.saturating_add(at.nanos()));
+            } else if (*slot).op.shots().is_some() {
+                (*slot).set_careful();
+                self.start_multi(slot, true);
             } else if self.support.has(&(*slot).op) {
                 self.reserve(1);
                 self.push_operation(slot, (*slot).op, Flags::empty());
@@ -325,6 +343,11 @@ impl Uring {
         self.ring.fd()
     }
 
+    /// As [`Driver::is_pollable`](super::Driver::is_pollable).
+    pub(crate) fn is_pollable(&self) -> bool {
+        !self.ring.defers()
+    }
+
     /// As [`Driver::next_timer`](super::Driver::next_timer).
     pub(crate) fn next_timer(&self) -> Option<u64> {
         self.wheel.next()
@@ -370,7 +393,7 @@ impl Uring {
                         // May enter the kernel, and take further completions.
                         self.ring.take(at + 1);
                         self.ring.publish_taken();
-                        self.complete_with_care(slot, role, completion.result);
+                        self.complete_with_care(slot, role, completion);
                         continue 'look;
                     }
                     if !ptr::eq(waiter, (*slot).waiter()) {
@@ -396,11 +419,16 @@ impl Uring {
     ///
     /// # Safety
     /// `slot` is published and not finished, and this is the completion of an entry of it.
-    unsafe fn complete_with_care(&mut self, slot: *mut Slot, role: u64, result: i32) {
+    unsafe fn complete_with_care(&mut self, slot: *mut Slot, role: u64, completion: Completion) {
+        let Completion { result, flags, .. } = completion;
+        let more = flags & MORE != 0;
+        self.extra += u64::from(more);
         // SAFETY: promised by the caller.
         unsafe {
-            let last = (*slot).remove_entry();
-            if role == Role::Operation as u64 {
+            let last = !more && (*slot).remove_entry();
+            if role == Role::Operation as u64 && (*slot).op.shots().is_some() {
+                self.complete_multi(slot, result, flags);
+            } else if role == Role::Operation as u64 {
                 let interruptible = matches!((*slot).op, RawOp::Splice { .. } | RawOp::Accept { .. });
                 // The kernel's own numbers for a signal, as a cancel is one to a worker of the ring.
                 let interrupted = (-516..=-512).contains(&result) || interruptible && result == -libc::EINTR;
@@ -433,6 +461,9 @@ impl Uring {
                 (*slot).set_expired();
             } else if role == Role::Readiness as u64 {
                 self.stepping -= 1;
+                if (*slot).op.shots().is_some() {
+                    return self.ready_multi(slot, result);
+                }
                 (*slot).set_state(State::Ring);
                 if (*slot).is_cancelled() || result < 0 {
                     (*slot).set_result(if result < 0 { result } else { -libc::ECANCELED });
@@ -451,6 +482,12 @@ impl Uring {
     unsafe fn settle(&mut self, slot: *mut Slot) {
         // SAFETY: promised by the caller.
         unsafe {
+            if (*slot).op.shots().is_some() {
+                if (*slot).is_ending() && (*slot).state() != State::Done {
+                    end_of_multi(slot, (*slot).result());
+                }
+                return;
+            }
             if matches!((*slot).op, RawOp::Timeout { .. }) && (*slot).result() == -libc::ETIME {
                 (*slot).set_result(0);
             }
@@ -504,7 +541,9 @@ impl Uring {
             // SAFETY: a timer is removed from the wheel before its slot is finished.
             unsafe {
                 (*slot).set_timer(false);
-                if (*slot).state() == State::Sleeping {
+                if (*slot).op.shots().is_some() {
+                    self.tick_multi(slot);
+                } else if (*slot).state() == State::Sleeping {
                     (*slot).set_result(if (*slot).has_expired() { -libc::ECANCELED } else { 0 });
                     self.settle(slot);
                 } else if !matches!((*slot).op, RawOp::Close { .. }) {
@@ -524,6 +563,11 @@ impl Uring {
         // SAFETY: the caller promises that the slot is in place; nothing below takes completions.
         unsafe {
             match (*slot).state() {
+                State::Held if (*slot).is_ending() => {}
+                State::Sleeping | State::Held if (*slot).op.shots().is_some() => {
+                    (*slot).set_cancelled();
+                    self.end_multi(slot, -libc::ECANCELED);
+                }
                 State::Sleeping => {
                     (*slot).set_cancelled();
                     (*slot).set_result(-libc::ECANCELED);

@@ -231,6 +231,21 @@ impl RawAddress {
         RawAddress { bytes: [0; SIZE], len: SIZE as libc::socklen_t }
     }
 
+    /// What the kernel has put elsewhere; as much of it as an address can have.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> RawAddress {
+        let mut raw = RawAddress::empty();
+        let len = bytes.len().min(SIZE);
+        raw.bytes[..len].copy_from_slice(&bytes[..len]);
+        raw.len = len as libc::socklen_t;
+        raw
+    }
+
+    /// Makes room for any address again, and names none until one is put here.
+    pub(crate) fn clear(&mut self) {
+        self.bytes[..DATA].fill(0);
+        self.len = SIZE as libc::socklen_t;
+    }
+
     pub(crate) fn encode(address: &Address) -> Result<RawAddress> {
         let mut raw = RawAddress::empty();
         match address {

@@ -42,13 +42,13 @@ impl<D: Descriptor> Cancel<D> {
 impl<D> Sealed for Cancel<D> {}
 
 impl<D: Descriptor> Op for Cancel<D> {
-    type Output = u32;
+    gives!(u32);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| Ok(RawOp::CancelFd { fd: self.fd.lower_fd(cx)? }))
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<u32> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<u32> {
         self.fd.finished(&outcome);
         outcome.result().map_err(|error| match error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => {

@@ -79,7 +79,7 @@ impl<'c> ChildExit<'c> {
 impl Sealed for ChildExit<'_> {}
 
 impl Op for ChildExit<'_> {
-    type Output = Exit;
+    gives!(Exit);
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         lowered(|| match self.child.try_wait() {
@@ -89,7 +89,9 @@ impl Op for ChildExit<'_> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<Exit> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<Exit> {
+        // No engine waits for it any more.
+        self.pidfd = None;
         outcome.unit()?;
         match self.child.wait() {
             Ok(status) => Ok(status.into()),

@@ -76,7 +76,7 @@ impl<'p, D: Descriptor, E: Descriptor> RenameAt<'p, D, E> {
 impl<D, E> Sealed for RenameAt<'_, D, E> {}
 
 impl<D: Descriptor, E: Descriptor> Op for RenameAt<'_, D, E> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         let dirs = (self.from_dir.lower_fd(cx), self.to_dir.lower_fd(cx));
@@ -87,7 +87,7 @@ impl<D: Descriptor, E: Descriptor> Op for RenameAt<'_, D, E> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.from_dir.finished(&outcome);
         self.to_dir.finished(&outcome);
         outcome.unit()
@@ -146,7 +146,7 @@ impl<'p, D: Descriptor, E: Descriptor> LinkAt<'p, D, E> {
 impl<D, E> Sealed for LinkAt<'_, D, E> {}
 
 impl<D: Descriptor, E: Descriptor> Op for LinkAt<'_, D, E> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         let dirs = (self.from_dir.lower_fd(cx), self.to_dir.lower_fd(cx));
@@ -158,7 +158,7 @@ impl<D: Descriptor, E: Descriptor> Op for LinkAt<'_, D, E> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.from_dir.finished(&outcome);
         self.to_dir.finished(&outcome);
         outcome.unit()
@@ -280,7 +280,7 @@ macro_rules! unit {
         impl<D> Sealed for $name<'_, D> {}
 
         impl<D: Descriptor> Op for $name<'_, D> {
-            type Output = ();
+            gives!(());
 
             fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
                 let $this = self;
@@ -290,7 +290,7 @@ macro_rules! unit {
                 })
             }
 
-            fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+            fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
                 self.dir.finished(&outcome);
                 outcome.unit()
             }

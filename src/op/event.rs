@@ -119,14 +119,14 @@ impl<'e> Notify<'e> {
 impl Sealed for Notify<'_> {}
 
 impl Op for Notify<'_> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         let (fd, len) = (Fd::new(self.source.sender()), sys::SEMAPHORE_UNIT as u32);
         RawOp::Write { fd, buf: ONE.as_ptr(), len, offset: CURRENT_POSITION, nowait: false }
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         outcome.unit()
     }
 }
@@ -150,14 +150,14 @@ impl<'e> WaitEvent<'e> {
 impl Sealed for WaitEvent<'_> {}
 
 impl Op for WaitEvent<'_> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         let (fd, len) = (Fd::new(self.source.receive.as_raw_fd()), sys::SEMAPHORE_UNIT as u32);
         RawOp::Read { fd, buf: self.unit.as_mut_ptr(), len, offset: CURRENT_POSITION, nowait: false }
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         outcome.unit()
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     Buf, BufMut, Descriptor, Result,
     lower::{Lower, Outcome},
-    op::{CURRENT_POSITION, Op, RawOp, lowered},
+    op::{CURRENT_POSITION, Op, RawOp, Settled, lowered},
     sealed::Sealed,
     sys,
 };
@@ -54,12 +54,45 @@ impl<D: Descriptor, B: BufMut> Read<D, B> {
         self.nowait = true;
         self
     }
+
+    /// The buffer.
+    ///
+    /// ```
+    /// use aio::op::Read;
+    ///
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// let mut read = Read::new(&file, vec![0u8; 64]).at(0);
+    /// read.buf_mut().truncate(32);
+    /// assert_eq!(read.buf().len(), 32);
+    /// let (_file, buffer) = read.into_parts();
+    /// assert_eq!(buffer, [0; 32]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn buf(&self) -> &B {
+        &self.buf
+    }
+
+    /// The buffer, to be changed before the operation is run.
+    pub fn buf_mut(&mut self) -> &mut B {
+        &mut self.buf
+    }
+
+    /// Gives up the operation for its buffer.
+    pub fn into_buf(self) -> B {
+        self.buf
+    }
+
+    /// Gives up the operation for what it works on and its buffer.
+    pub fn into_parts(self) -> (D, B) {
+        (self.fd, self.buf)
+    }
 }
 
 impl<D, B> Sealed for Read<D, B> {}
 
 impl<D: Descriptor, B: BufMut> Op for Read<D, B> {
     type Output = B::Output;
+    type Value = usize;
 
     #[inline]
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
@@ -71,11 +104,18 @@ impl<D: Descriptor, B: BufMut> Op for Read<D, B> {
     }
 
     #[inline]
-    fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
-        let len = outcome.result()?;
+        let len = outcome.result()? as usize;
         // SAFETY: the result of a read is how much of the buffer was written.
-        Ok(unsafe { self.buf.filled(len as usize) })
+        unsafe { self.buf.filled(len) };
+        Ok(len)
+    }
+
+    #[inline]
+    fn output(self, len: Settled<usize>) -> B::Output {
+        // SAFETY: what `settle` gave, which has told the buffer.
+        unsafe { self.buf.into_output(len.0) }
     }
 }
 
@@ -122,12 +162,33 @@ impl<D: Descriptor, B: Buf> Write<D, B> {
         self.nowait = true;
         self
     }
+
+    /// The buffer.
+    pub fn buf(&self) -> &B {
+        &self.buf
+    }
+
+    /// The buffer, to be changed before the operation is run.
+    pub fn buf_mut(&mut self) -> &mut B {
+        &mut self.buf
+    }
+
+    /// Gives up the operation for its buffer.
+    pub fn into_buf(self) -> B {
+        self.buf
+    }
+
+    /// Gives up the operation for what it works on and its buffer.
+    pub fn into_parts(self) -> (D, B) {
+        (self.fd, self.buf)
+    }
 }
 
 impl<D, B> Sealed for Write<D, B> {}
 
 impl<D: Descriptor, B: Buf> Op for Write<D, B> {
     type Output = B::Output;
+    type Value = usize;
 
     #[inline]
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
@@ -144,10 +205,14 @@ impl<D: Descriptor, B: Buf> Op for Write<D, B> {
     }
 
     #[inline]
-    fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
-        let len = outcome.result()?;
-        Ok(self.buf.taken(len as usize))
+        Ok(outcome.result()? as usize)
+    }
+
+    #[inline]
+    fn output(self, len: Settled<usize>) -> B::Output {
+        self.buf.into_output(len.0)
     }
 }
 
@@ -311,7 +376,7 @@ macro_rules! unit {
         impl<D> Sealed for $name<D> {}
 
         impl<D: Descriptor> Op for $name<D> {
-            type Output = ();
+            gives!(());
 
             fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
                 let $this = self;
@@ -321,7 +386,7 @@ macro_rules! unit {
                 })
             }
 
-            fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+            fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
                 self.fd.finished(&outcome);
                 outcome.unit()
             }

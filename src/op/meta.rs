@@ -136,7 +136,7 @@ impl<D> fmt::Debug for Statx<'_, D> {
 impl<D> Sealed for Statx<'_, D> {}
 
 impl<D: Descriptor> Op for Statx<'_, D> {
-    type Output = StatxResult;
+    gives!(StatxResult);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -148,7 +148,7 @@ impl<D: Descriptor> Op for Statx<'_, D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<StatxResult> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<StatxResult> {
         self.dir.finished(&outcome);
         outcome.unit()?;
         // SAFETY: zeroed from the start, which is a valid value of a structure of numbers, and filled by the kernel.

@@ -310,7 +310,7 @@ impl<'v, 'b, D: Descriptor> RecvMsg<'v, 'b, D> {
 impl<D> Sealed for RecvMsg<'_, '_, D> {}
 
 impl<D: Descriptor> Op for RecvMsg<'_, '_, D> {
-    type Output = Received;
+    gives!(Received);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -322,6 +322,9 @@ impl<D: Descriptor> Op for RecvMsg<'_, '_, D> {
                     &"WAITALL does not go with room for control messages; receive these first and the rest after them",
                 ));
             }
+            // What the kernel put there when it ran before does not count.
+            self.peer.clear();
+            self.header = Header::new();
             self.header.set_name(self.peer.as_mut_ptr(), self.peer.len());
             // The standard library promises that `IoSliceMut` has the layout of `iovec`.
             self.header.set_parts(self.parts.as_mut_ptr().cast(), count);
@@ -330,7 +333,7 @@ impl<D: Descriptor> Op for RecvMsg<'_, '_, D> {
         })
     }
 
-    fn raise(mut self, outcome: Outcome<'_>) -> Result<Received> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<Received> {
         self.fd.finished(&outcome);
         // Before anything can fail, so that no descriptor is lost.
         let control = take_messages(self.control);
@@ -404,7 +407,7 @@ impl<'v, D: Descriptor> SendMsg<'v, D> {
 impl<D> Sealed for SendMsg<'_, D> {}
 
 impl<D: Descriptor> Op for SendMsg<'_, D> {
-    type Output = usize;
+    gives!(usize);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -421,7 +424,7 @@ impl<D: Descriptor> Op for SendMsg<'_, D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
         Ok(outcome.result()? as usize)
     }

@@ -28,7 +28,7 @@ impl Nop {
 impl Sealed for Nop {}
 
 impl Op for Nop {
-    type Output = ();
+    gives!(());
 
     #[inline]
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
@@ -36,7 +36,7 @@ impl Op for Nop {
     }
 
     #[inline]
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         outcome.unit()
     }
 }

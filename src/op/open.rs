@@ -147,13 +147,13 @@ impl<'p, D: Descriptor> OpenAt<'p, D> {
 impl<D> Sealed for OpenAt<'_, D> {}
 
 impl<D: Descriptor> Op for OpenAt<'_, D> {
-    type Output = OwnedFd;
+    gives!(OwnedFd);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| self.lower_to(Target::Table, cx))
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<OwnedFd> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<OwnedFd> {
         self.dir.finished(&outcome);
         outcome.result().map(owned)
     }
@@ -169,7 +169,7 @@ pub struct OpenInto<'p, 'c, D = BorrowedFd<'static>> {
 impl<D> Sealed for OpenInto<'_, '_, D> {}
 
 impl<D: Descriptor> Op for OpenInto<'_, '_, D> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -179,7 +179,7 @@ impl<D: Descriptor> Op for OpenInto<'_, '_, D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.open.dir.finished(&outcome);
         let result = outcome.unit();
         if result.is_err() {
@@ -192,7 +192,8 @@ impl<D: Descriptor> Op for OpenInto<'_, '_, D> {
 /// Closes a descriptor: `close(2)`. It owns what it closes, or names a [`Closing`].
 ///
 /// Whatever the result, the descriptor is gone: an error such as `EIO` tells about earlier writes. If the operation is
-/// skipped, what it owns is closed by dropping it.
+/// skipped, what it owns is closed by dropping it. Where the operation comes back with its result it is spent: to run it
+/// again is [`Invalid`](Error::Invalid), unless it names a `Closing` that holds a descriptor.
 ///
 /// ```
 /// use aio::op::Close;
@@ -225,7 +226,7 @@ impl<C: Closable> fmt::Debug for Close<C> {
 impl<C: Closable> Sealed for Close<C> {}
 
 impl<C: Closable> Op for Close<C> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -235,13 +236,13 @@ impl<C: Closable> Op for Close<C> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         let result = outcome.unit();
-        if let Some(fd) = self.given {
+        if let Some(fd) = self.given.take() {
             // An operation that was skipped never ran. After any other error the number may belong to another file
             // already;
             // `EBADF` is what a chain's `Close` gets whose `OpenAt` failed.
-            C::raise_close(self.held, fd, result != Err(Error::Skipped), &outcome);
+            C::raise_close(&mut self.held, fd, result != Err(Error::Skipped), &outcome);
         }
         result
     }

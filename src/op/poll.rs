@@ -53,18 +53,23 @@ impl<D: Descriptor> Poll<D> {
     pub fn new(fd: D, events: PollEvents) -> Poll<D> {
         Poll { fd, events }
     }
+
+    /// Gives up the operation for what it works on.
+    pub fn into_descriptor(self) -> D {
+        self.fd
+    }
 }
 
 impl<D> Sealed for Poll<D> {}
 
 impl<D: Descriptor> Op for Poll<D> {
-    type Output = PollEvents;
+    gives!(PollEvents);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| Ok(RawOp::Poll { fd: self.fd.lower_fd(cx)?, events: self.events.bits() }))
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<PollEvents> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<PollEvents> {
         self.fd.finished(&outcome);
         outcome.result().map(|mask| PollEvents::from_bits_truncate(mask as u16))
     }

@@ -1,7 +1,11 @@
 //! Operations as engines see them: numbers and raw pointers, no types, no lifetimes.
 #![allow(unsafe_code)]
 
-use crate::{Error, sys};
+use crate::{
+    Error,
+    driver::{pool::Pool, shots::Shots},
+    sys,
+};
 use libc::{c_char, c_int, c_void};
 use std::os::fd::RawFd;
 
@@ -41,6 +45,43 @@ pub enum Target {
     Table,
     /// Into the chain, for the operations that name [`Fd::OPENED`].
     Chain,
+}
+
+/// What a multishot operation does again and again.
+#[derive(Clone, Copy, Debug)]
+pub enum Multi {
+    Accept,
+    Recv {
+        pool: *const Pool,
+        flags: c_int,
+    },
+    Read {
+        pool: *const Pool,
+    },
+    /// Each buffer begins with the kernel's `io_uring_recvmsg_out` and the address.
+    RecvMsg {
+        pool: *const Pool,
+        msg: *mut libc::msghdr,
+        flags: c_int,
+    },
+    Poll {
+        events: u16,
+    },
+    /// Ends after `left` more; never if that is zero from the start.
+    Timeout {
+        nanos: u64,
+        left: u32,
+    },
+}
+
+impl Multi {
+    /// Where the buffers come from.
+    pub fn pool(&self) -> Option<*const Pool> {
+        match *self {
+            Multi::Recv { pool, .. } | Multi::Read { pool } | Multi::RecvMsg { pool, .. } => Some(pool),
+            _ => None,
+        }
+    }
 }
 
 /// An operation as plain data.
@@ -240,6 +281,12 @@ pub enum RawOp {
         pid: libc::pid_t,
         pidfd: Fd,
     },
+    /// Has many results, which go to `shots`. It stands alone, and has no limit.
+    Multi {
+        fd: Fd,
+        what: Multi,
+        shots: *const Shots,
+    },
 }
 
 impl RawOp {
@@ -281,7 +328,7 @@ impl RawOp {
     /// short receive does not, unless it asked for everything with `MSG_WAITALL`.
     ///
     /// # Safety
-    /// The operation's pointers are still valid: the operation was not raised.
+    /// The operation's pointers are still valid: the operation was not settled.
     pub unsafe fn falls_short(&self, result: u32) -> bool {
         match *self {
             RawOp::Read { len, .. } | RawOp::Write { len, .. } | RawOp::Splice { len, .. } => result < len,
@@ -341,6 +388,7 @@ impl RawOp {
             | RawOp::SetSockOpt { fd, .. }
             | RawOp::GetSockOpt { fd, .. }
             | RawOp::Poll { fd, .. }
+            | RawOp::Multi { fd, .. }
             | RawOp::CancelFd { fd } => [Some(fd), None],
             RawOp::Rename { from_dir: from, to_dir: to, .. }
             | RawOp::Link { from_dir: from, to_dir: to, .. }
@@ -348,6 +396,15 @@ impl RawOp {
             RawOp::Nop | RawOp::Invalid(_) | RawOp::Socket { .. } | RawOp::Timeout { .. } | RawOp::ChildExit { .. } => {
                 [None, None]
             }
+        }
+    }
+
+    /// Where the results of a multishot operation go.
+    #[inline]
+    pub fn shots(&self) -> Option<*const Shots> {
+        match *self {
+            RawOp::Multi { shots, .. } => Some(shots),
+            _ => None,
         }
     }
 
@@ -441,7 +498,9 @@ impl RawOp {
             | RawOp::SendMsg { fd, .. } => Some((fd, OUT)),
             RawOp::Splice { from, .. } => Some((from, IN)),
             RawOp::ChildExit { pidfd, .. } => Some((pidfd, IN)),
-            RawOp::Poll { fd, events } => Some((fd, events)),
+            RawOp::Poll { fd, events } | RawOp::Multi { fd, what: Multi::Poll { events }, .. } => Some((fd, events)),
+            RawOp::Multi { what: Multi::Timeout { .. }, .. } => None,
+            RawOp::Multi { fd, .. } => Some((fd, IN)),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use super::{addr::RawAddress, msg::Header};
 use crate::{
     BufMut, Descriptor, Error, Result,
     lower::{Lower, Outcome},
-    op::{Address, Fd, Op, RawOp, lowered},
+    op::{Address, Fd, Op, RawOp, Settled, lowered},
     sealed::Sealed,
     sys,
 };
@@ -59,7 +59,7 @@ impl<B: BufMut> Target<B> {
         }
         if self.flags & libc::MSG_TRUNC != 0 {
             // TCP counts the bytes it throws away; `filled` must not take them for initialised ones.
-            // SAFETY: the buffer is valid for writes of its length until `filled` (contract of `parts_mut`).
+            // SAFETY: the buffer is valid for writes of its length until it is settled (contract of `parts_mut`).
             unsafe { ptr::write_bytes(buf, 0, len as usize) };
         }
         Ok((buf, len))
@@ -67,9 +67,17 @@ impl<B: BufMut> Target<B> {
 
     /// With `MSG_TRUNC` the kernel's number may be more than the buffer holds.
     #[inline]
-    fn filled(self, result: u32) -> B::Output {
+    fn filled(&mut self, result: u32) -> usize {
+        let len = result.min(self.capacity) as usize;
         // SAFETY: no more than was received into the buffer, or, with TRUNC, than was zeroed beforehand.
-        unsafe { self.buf.filled(result.min(self.capacity) as usize) }
+        unsafe { self.buf.filled(len) };
+        len
+    }
+
+    #[inline]
+    fn output(self, len: Settled<usize>) -> B::Output {
+        // SAFETY: what `filled` gave, which has told the buffer.
+        unsafe { self.buf.into_output(len.0) }
     }
 }
 
@@ -132,12 +140,33 @@ impl<D: Descriptor, B: BufMut> Recv<D, B> {
         self.target.flags |= libc::MSG_DONTWAIT;
         self
     }
+
+    /// The buffer.
+    pub fn buf(&self) -> &B {
+        &self.target.buf
+    }
+
+    /// The buffer, to be changed before the operation is run.
+    pub fn buf_mut(&mut self) -> &mut B {
+        &mut self.target.buf
+    }
+
+    /// Gives up the operation for its buffer.
+    pub fn into_buf(self) -> B {
+        self.target.buf
+    }
+
+    /// Gives up the operation for what it works on and its buffer.
+    pub fn into_parts(self) -> (D, B) {
+        (self.fd, self.target.buf)
+    }
 }
 
 impl<D, B> Sealed for Recv<D, B> {}
 
 impl<D: Descriptor, B: BufMut> Op for Recv<D, B> {
     type Output = B::Output;
+    type Value = usize;
 
     #[inline]
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
@@ -149,10 +178,15 @@ impl<D: Descriptor, B: BufMut> Op for Recv<D, B> {
     }
 
     #[inline]
-    fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
         let len = outcome.result()?;
         Ok(self.target.filled(len))
+    }
+
+    #[inline]
+    fn output(self, len: Settled<usize>) -> B::Output {
+        self.target.output(len)
     }
 }
 
@@ -220,28 +254,56 @@ impl<D: Descriptor, B: BufMut> RecvFrom<D, B> {
         self.target.flags |= libc::MSG_DONTWAIT;
         self
     }
+
+    /// The buffer.
+    pub fn buf(&self) -> &B {
+        &self.target.buf
+    }
+
+    /// The buffer, to be changed before the operation is run.
+    pub fn buf_mut(&mut self) -> &mut B {
+        &mut self.target.buf
+    }
+
+    /// Gives up the operation for its buffer.
+    pub fn into_buf(self) -> B {
+        self.target.buf
+    }
+
+    /// Gives up the operation for what it works on and its buffer.
+    pub fn into_parts(self) -> (D, B) {
+        (self.fd, self.target.buf)
+    }
 }
 
 impl<D, B> Sealed for RecvFrom<D, B> {}
 
 impl<D: Descriptor, B: BufMut> Op for RecvFrom<D, B> {
     type Output = (B::Output, Address);
+    type Value = (usize, Address);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
             let fd = self.fd.lower_fd(cx)?;
             let (buf, len) = self.target.lower(fd)?;
             let part = self.part.set(buf, len);
+            // What the kernel put there when it ran before does not count.
+            self.peer.clear();
+            self.header = Header::new();
             self.header.set_name(self.peer.as_mut_ptr(), self.peer.len());
             self.header.set_parts(part, 1);
             Ok(RawOp::RecvMsg { fd, msg: self.header.as_mut_ptr(), flags: self.target.flags | sys::MSG_CMSG_CLOEXEC })
         })
     }
 
-    fn raise(mut self, outcome: Outcome<'_>) -> Result<Self::Output> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<Self::Value> {
         self.fd.finished(&outcome);
         let len = outcome.result()?;
         self.peer.set_len(self.header.name_len());
         Ok((self.target.filled(len), self.peer.decode()))
+    }
+
+    fn output(self, Settled((len, peer)): Settled<Self::Value>) -> Self::Output {
+        (self.target.output(Settled(len)), peer)
     }
 }

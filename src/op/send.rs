@@ -4,7 +4,7 @@ use super::{addr::RawAddress, msg::Header, recv::Part};
 use crate::{
     Buf, Descriptor, Result,
     lower::{Lower, Outcome},
-    op::{Address, Op, RawOp, lowered},
+    op::{Address, Op, RawOp, Settled, lowered},
     sealed::Sealed,
     sys,
 };
@@ -80,12 +80,33 @@ impl<D: Descriptor, B: Buf> Send<D, B> {
         self.flags |= libc::MSG_DONTWAIT;
         self
     }
+
+    /// The buffer.
+    pub fn buf(&self) -> &B {
+        &self.buf
+    }
+
+    /// The buffer, to be changed before the operation is run.
+    pub fn buf_mut(&mut self) -> &mut B {
+        &mut self.buf
+    }
+
+    /// Gives up the operation for its buffer.
+    pub fn into_buf(self) -> B {
+        self.buf
+    }
+
+    /// Gives up the operation for what it works on and its buffer.
+    pub fn into_parts(self) -> (D, B) {
+        (self.fd, self.buf)
+    }
 }
 
 impl<D, B> Sealed for Send<D, B> {}
 
 impl<D: Descriptor, B: Buf> Op for Send<D, B> {
     type Output = B::Output;
+    type Value = usize;
 
     #[inline]
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
@@ -97,10 +118,14 @@ impl<D: Descriptor, B: Buf> Op for Send<D, B> {
     }
 
     #[inline]
-    fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
-        let len = outcome.result()?;
-        Ok(self.buf.taken(len as usize))
+        Ok(outcome.result()? as usize)
+    }
+
+    #[inline]
+    fn output(self, len: Settled<usize>) -> B::Output {
+        self.buf.into_output(len.0)
     }
 }
 
@@ -144,12 +169,33 @@ impl<D: Descriptor, B: Buf> SendTo<D, B> {
         self.flags |= libc::MSG_DONTWAIT;
         self
     }
+
+    /// The buffer.
+    pub fn buf(&self) -> &B {
+        &self.buf
+    }
+
+    /// The buffer, to be changed before the operation is run.
+    pub fn buf_mut(&mut self) -> &mut B {
+        &mut self.buf
+    }
+
+    /// Gives up the operation for its buffer.
+    pub fn into_buf(self) -> B {
+        self.buf
+    }
+
+    /// Gives up the operation for what it works on and its buffer.
+    pub fn into_parts(self) -> (D, B) {
+        (self.fd, self.buf)
+    }
 }
 
 impl<D, B> Sealed for SendTo<D, B> {}
 
 impl<D: Descriptor, B: Buf> Op for SendTo<D, B> {
     type Output = B::Output;
+    type Value = usize;
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -164,9 +210,13 @@ impl<D: Descriptor, B: Buf> Op for SendTo<D, B> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<B::Output> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
-        let len = outcome.result()?;
-        Ok(self.buf.taken(len as usize))
+        Ok(outcome.result()? as usize)
+    }
+
+    #[inline]
+    fn output(self, len: Settled<usize>) -> B::Output {
+        self.buf.into_output(len.0)
     }
 }

@@ -123,14 +123,14 @@ impl Socket {
 impl Sealed for Socket {}
 
 impl Op for Socket {
-    type Output = OwnedFd;
+    gives!(OwnedFd);
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         let kind = self.kind.number() | sys::SOCK_CLOEXEC;
         RawOp::Socket { domain: self.domain.number(), kind, protocol: self.protocol }
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<OwnedFd> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<OwnedFd> {
         outcome.result().map(owned)
     }
 }
@@ -166,7 +166,7 @@ impl<D: Descriptor> Bind<D> {
 impl<D> Sealed for Bind<D> {}
 
 impl<D: Descriptor> Op for Bind<D> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -176,7 +176,7 @@ impl<D: Descriptor> Op for Bind<D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.fd.finished(&outcome);
         outcome.unit()
     }
@@ -201,7 +201,7 @@ impl<D: Descriptor> Listen<D> {
 impl<D> Sealed for Listen<D> {}
 
 impl<D: Descriptor> Op for Listen<D> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -210,7 +210,7 @@ impl<D: Descriptor> Op for Listen<D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.fd.finished(&outcome);
         outcome.unit()
     }
@@ -279,22 +279,29 @@ impl<D: Descriptor> Accept<D> {
         self.nowait = true;
         self
     }
+
+    /// Gives up the operation for what it works on.
+    pub fn into_descriptor(self) -> D {
+        self.fd
+    }
 }
 
 impl<D> Sealed for Accept<D> {}
 
 impl<D: Descriptor> Op for Accept<D> {
-    type Output = Accepted;
+    gives!(Accepted);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
             let fd = self.fd.lower_fd(cx)?;
+            // It may hold the peer of an earlier run, whose address was shorter.
+            self.peer.clear();
             let (addr, len) = (self.peer.as_mut_ptr(), self.peer.len_mut_ptr());
             Ok(RawOp::Accept { fd, addr, len, flags: sys::SOCK_CLOEXEC, nowait: self.nowait })
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<Accepted> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<Accepted> {
         self.fd.finished(&outcome);
         let fd = owned(outcome.result()?);
         Ok(Accepted { fd, peer: self.peer.decode() })
@@ -330,12 +337,17 @@ impl<D: Descriptor> Connect<D> {
     pub fn new(fd: D, address: impl Into<Address>) -> Connect<D> {
         Connect { fd, address: RawAddress::encode(&address.into()) }
     }
+
+    /// Gives up the operation for what it works on.
+    pub fn into_descriptor(self) -> D {
+        self.fd
+    }
 }
 
 impl<D> Sealed for Connect<D> {}
 
 impl<D: Descriptor> Op for Connect<D> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -345,7 +357,7 @@ impl<D: Descriptor> Op for Connect<D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.fd.finished(&outcome);
         outcome.unit()
     }
@@ -375,12 +387,17 @@ impl<D: Descriptor> Shutdown<D> {
     pub fn new(fd: D, how: std::net::Shutdown) -> Shutdown<D> {
         Shutdown { fd, how }
     }
+
+    /// Gives up the operation for what it works on.
+    pub fn into_descriptor(self) -> D {
+        self.fd
+    }
 }
 
 impl<D> Sealed for Shutdown<D> {}
 
 impl<D: Descriptor> Op for Shutdown<D> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -394,7 +411,7 @@ impl<D: Descriptor> Op for Shutdown<D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.fd.finished(&outcome);
         outcome.unit()
     }

@@ -38,17 +38,19 @@ impl<D: Descriptor, O: SocketOption> GetSockOpt<D, O> {
 impl<D, O> Sealed for GetSockOpt<D, O> {}
 
 impl<D: Descriptor, O: SocketOption> Op for GetSockOpt<D, O> {
-    type Output = O::Value;
+    gives!(O::Value);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
             let fd = self.fd.lower_fd(cx)?;
+            // Not every option fills as much of it as the one before.
+            self.storage = Storage::empty();
             let value = self.storage.as_mut_ptr();
             Ok(RawOp::GetSockOpt { fd, level: O::LEVEL, name: O::NAME, value, len: O::SIZE })
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<O::Value> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<O::Value> {
         self.fd.finished(&outcome);
         outcome.unit()?;
         Ok(self.option.decode(&self.storage))
@@ -89,7 +91,7 @@ impl<D: Descriptor, O: Settable> SetSockOpt<D, O> {
 impl<D, O> Sealed for SetSockOpt<D, O> {}
 
 impl<D: Descriptor, O: Settable> Op for SetSockOpt<D, O> {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -99,7 +101,7 @@ impl<D: Descriptor, O: Settable> Op for SetSockOpt<D, O> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         self.fd.finished(&outcome);
         outcome.unit()
     }

@@ -81,7 +81,7 @@ impl<D: Descriptor, E: Descriptor> Splice<D, E> {
 impl<D, E> Sealed for Splice<D, E> {}
 
 impl<D: Descriptor, E: Descriptor> Op for Splice<D, E> {
-    type Output = usize;
+    gives!(usize);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         let fds = (self.from.lower_fd(cx), self.to.lower_fd(cx));
@@ -91,7 +91,7 @@ impl<D: Descriptor, E: Descriptor> Op for Splice<D, E> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.from.finished(&outcome);
         self.to.finished(&outcome);
         outcome.result().map(|len| len as usize)

@@ -102,13 +102,13 @@ impl Timeout {
 impl Sealed for Timeout {}
 
 impl Op for Timeout {
-    type Output = ();
+    gives!(());
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         RawOp::Timeout { clock: self.clock, absolute: self.absolute, at: self.at }
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<()> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
         outcome.unit()
     }
 }

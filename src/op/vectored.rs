@@ -67,7 +67,7 @@ impl<'b, 's, D: Descriptor> Readv<'b, 's, D> {
 impl<D> Sealed for Readv<'_, '_, D> {}
 
 impl<D: Descriptor> Op for Readv<'_, '_, D> {
-    type Output = usize;
+    gives!(usize);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -79,7 +79,7 @@ impl<D: Descriptor> Op for Readv<'_, '_, D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
         outcome.result().map(|len| len as usize)
     }
@@ -129,7 +129,7 @@ impl<'b, 's, D: Descriptor> Writev<'b, 's, D> {
 impl<D> Sealed for Writev<'_, '_, D> {}
 
 impl<D: Descriptor> Op for Writev<'_, '_, D> {
-    type Output = usize;
+    gives!(usize);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
         lowered(|| {
@@ -141,7 +141,7 @@ impl<D: Descriptor> Op for Writev<'_, '_, D> {
         })
     }
 
-    fn raise(self, outcome: Outcome<'_>) -> Result<usize> {
+    fn settle(&mut self, outcome: Outcome<'_>) -> Result<usize> {
         self.fd.finished(&outcome);
         outcome.result().map(|len| len as usize)
     }

@@ -2,8 +2,8 @@
 
 use super::direct;
 use crate::{
-    driver::slot::Slot,
-    op::{Clock, Fd, RawOp, Target},
+    driver::{shots::Shots, slot::Slot},
+    op::{CURRENT_POSITION, Clock, Fd, Multi, RawOp, Target},
     sys::Timespec,
 };
 use io_uring::{
@@ -181,6 +181,20 @@ fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
         RawOp::CancelFd { fd: f } => opcode::AsyncCancel2::new(CancelBuilder::fd(fd(f)).all()).build(),
         // An entry that is sure to fail in its turn, as the operation itself has to.
         _ => opcode::Fsync::new(types::Fd(-1)).build(),
+    }
+}
+
+/// A multishot operation that the kernel does by itself.
+pub(super) fn multi((fd, what, _): (Fd, Multi, &Shots)) -> Entry {
+    let fd = types::Fd(fd.number());
+    // SAFETY: whoever submits the operation keeps its pool.
+    let group = what.pool().map_or(0, |pool| unsafe { (*pool).group });
+    match what {
+        Multi::Accept => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
+        Multi::Recv { flags, .. } => opcode::RecvMulti::new(fd, group).flags(flags).build(),
+        Multi::Read { .. } => opcode::ReadMulti::new(fd, 0, group).offset(CURRENT_POSITION).build(),
+        Multi::RecvMsg { msg, flags, .. } => opcode::RecvMsgMulti::new(fd, msg, group).flags(flags as u32).build(),
+        Multi::Poll { .. } | Multi::Timeout { .. } => unreachable!("done by the driver"),
     }
 }
 

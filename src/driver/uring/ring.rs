@@ -139,6 +139,11 @@ impl Ring {
         !self.features.taskrun
     }
 
+    /// Whether work is deferred until the next `enter`.
+    pub(super) fn defers(&self) -> bool {
+        self.features.defer
+    }
+
     /// A sign of Linux 5.17 or newer.
     pub(super) fn skips_completions(&self) -> bool {
         self.kernel_features & setup::FEATURE_CQE_SKIP != 0

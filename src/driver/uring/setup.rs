@@ -24,6 +24,9 @@ const REGISTER_PROBE: u32 = 8;
 const REGISTER_FILES2: u32 = 13;
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
+const REGISTER_PBUF_RING: u32 = 22;
+const UNREGISTER_PBUF_RING: u32 = 23;
+const PBUF_RING_INC: u16 = 2;
 const RSRC_REGISTER_SPARSE: u32 = 1;
 
 /// `struct io_uring_params`.
@@ -134,6 +137,32 @@ pub(super) fn clear_file(fd: RawFd, index: u32) {
     let mut update = Update { offset: index, resv: 0, data: &raw mut none as u64 };
     // SAFETY: one update, which points to one number.
     unsafe { register(fd, REGISTER_FILES_UPDATE, &mut update, 1) };
+}
+
+/// `struct io_uring_buf_reg`.
+#[derive(Default)]
+#[repr(C)]
+struct BufferRing {
+    address: u64,
+    entries: u32,
+    group: u16,
+    flags: u16,
+    resv: [u64; 3],
+}
+
+/// Tells the kernel of a queue of free buffers at `address`. 0, or `-errno`.
+pub(super) fn register_buffers(fd: RawFd, address: u64, entries: u32, group: u16, incremental: bool) -> i32 {
+    let flags = if incremental { PBUF_RING_INC } else { 0 };
+    let mut argument = BufferRing { address, entries, group, flags, ..BufferRing::default() };
+    // SAFETY: one structure. The memory at the address stays until the ring is closed, or `unregister_buffers`.
+    unsafe { register(fd, REGISTER_PBUF_RING, &mut argument, 1) }
+}
+
+/// Undoes `register_buffers`.
+pub(super) fn unregister_buffers(fd: RawFd, group: u16) {
+    let mut argument = BufferRing { group, ..BufferRing::default() };
+    // SAFETY: one structure.
+    unsafe { register(fd, UNREGISTER_PBUF_RING, &mut argument, 1) };
 }
 
 /// Which opcodes a ring supports.

@@ -18,6 +18,7 @@ pub(crate) struct Support {
     links_late: bool,
     waits_nonblocking: bool,
     cancel_by_fd: bool,
+    multishot: bool,
 }
 
 impl Support {
@@ -41,7 +42,15 @@ impl Support {
             // Both came in 5.19, with the socket opcode.
             waits_nonblocking: has(opcode::Socket::CODE),
             cancel_by_fd: has(opcode::Socket::CODE),
+            // The last of them, in 6.7; rings of buffers are of 5.19.
+            multishot: has(opcode::ReadMulti::CODE),
         }
+    }
+
+    /// Whether the ring does multishot operations, with buffers that the kernel takes.
+    #[inline]
+    pub(crate) fn multishot(&self) -> bool {
+        self.multishot
     }
 
     /// Whether the ring does this operation, when nothing is linked to it.

@@ -1,0 +1,126 @@
+//! Where an operation of a queue lives from its submission until its result is delivered.
+//!
+//! ```text
+//!   place ┌────────────────────────────┐ 64-byte lines
+//!         │ waiter, what to do, number │  told by the engine when all is finished
+//!         │ slot                       │  the engine's and the kernel's
+//!         │ operation and mapper       │  inline, PLACE bytes
+//!         └────────────────────────────┘
+//! ```
+//!
+//! A queue makes all its places at once. What is in one has lost its type; the function that is stored with it knows
+//! it.
+
+use super::Queue;
+use crate::driver::slot::{Slot, Waiter};
+use std::{
+    cell::Cell,
+    mem::{MaybeUninit, offset_of},
+    ptr,
+};
+
+/// No place.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// What is to be done with what is in a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// It has a result: free the place, and make an event of it.
+    Deliver,
+    /// It has a result that nobody wants: drop it, with everything in the place.
+    Discard,
+    /// It was never submitted: drop everything in the place.
+    Drop,
+}
+
+/// The function that knows the type of what is in a place.
+///
+/// # Safety
+/// Of calling one: the place belongs to the queue, it was filled together with this function, and what it holds has a
+/// result that was not delivered yet, or was never submitted.
+pub(super) type Actor<'q, E, const PLACE: usize> =
+    unsafe fn(&Queue<'q, E, PLACE>, *mut Place<'q, E, PLACE>, Act) -> Option<E>;
+
+#[repr(C, align(64))]
+pub(super) struct Place<'q, E, const PLACE: usize> {
+    /// Comes first, so that the list of those that are finished leads to the place.
+    pub(super) waiter: Waiter,
+    pub(super) actor: Cell<Option<Actor<'q, E, PLACE>>>,
+    /// Counts how often the place was used; a token of an earlier time finds nothing.
+    pub(super) generation: Cell<u64>,
+    pub(super) index: u32,
+    /// The next free place.
+    pub(super) next: Cell<u32>,
+    /// The group that is told when this has ended.
+    pub(super) group: Cell<u32>,
+    pub(super) phase: Cell<Phase>,
+    /// It is noted that the operation has paused.
+    pub(super) is_paused: Cell<bool>,
+    pub(super) slot: MaybeUninit<Slot>,
+    pub(super) payload: MaybeUninit<Aligned<PLACE>>,
+}
+
+/// How far the use of a place has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Free,
+    /// Being filled by a `submit`.
+    Filling,
+    /// Its slot is initialised and was given to the engine.
+    Submitted,
+    /// The same, for an operation with many results.
+    Streaming,
+    /// Waits for something else than the engine: a group.
+    Waiting,
+}
+
+#[repr(C, align(16))]
+pub(super) struct Aligned<const PLACE: usize>([u8; PLACE]);
+
+impl Phase {
+    /// Whether the slot is initialised, and the engine's.
+    pub(super) fn has_slot(self) -> bool {
+        matches!(self, Phase::Submitted | Phase::Streaming)
+    }
+}
+
+impl<'q, E, const PLACE: usize> Place<'q, E, PLACE> {
+    pub(super) fn empty(index: u32, next: u32) -> Place<'q, E, PLACE> {
+        Place {
+            waiter: Waiter::listed(0, ptr::null()),
+            actor: Cell::new(None),
+            generation: Cell::new(0),
+            index,
+            next: Cell::new(next),
+            group: Cell::new(NONE),
+            phase: Cell::new(Phase::Free),
+            is_paused: Cell::new(false),
+            slot: MaybeUninit::uninit(),
+            payload: MaybeUninit::uninit(),
+        }
+    }
+
+    /// Whether a payload fits; for assertions at compile time.
+    pub(super) const fn fits<T>() -> bool {
+        size_of::<T>() <= PLACE && align_of::<T>() <= align_of::<Aligned<PLACE>>()
+    }
+
+    /// The address of a place's slot.
+    #[inline]
+    pub(super) fn slot_of(place: *mut Self) -> *mut Slot {
+        place.wrapping_byte_add(offset_of!(Self, slot)).cast()
+    }
+
+    /// The place that a slot is part of.
+    #[inline]
+    pub(super) fn of_slot(slot: *mut Slot) -> *mut Self {
+        slot.wrapping_byte_sub(offset_of!(Self, slot)).cast()
+    }
+
+    /// The address of what a place holds.
+    #[inline]
+    pub(super) fn payload_of<T>(place: *mut Self) -> *mut T {
+        place.wrapping_byte_add(offset_of!(Self, payload)).cast()
+    }
+}
