@@ -3,7 +3,10 @@
 use crate::{
     BatchError, Error, Result, SetupError,
     batch::{Batch, Done, not_started},
-    driver::slot::{Slot, State, Waiter},
+    driver::{
+        slot::{Slot, State},
+        waiter::Waiter,
+    },
     engine::{self, Engine},
     lower::Lower,
     op::{Op, RawOp},

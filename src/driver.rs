@@ -20,12 +20,14 @@ pub(crate) mod shots;
 pub(crate) mod slot;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
+pub(crate) mod waiter;
 pub(crate) mod wheel;
 
 use crate::{op::RawOp, stats::Stats};
 use pool::Pool;
-use slot::{Link, Slot, Waiter};
+use slot::{Link, Slot};
 use std::{os::fd::RawFd, rc::Rc};
+use waiter::Waiter;
 
 /// The engine of one thread.
 pub(crate) enum Driver {

@@ -3,11 +3,7 @@
 use crate::{
     Config, SetupError,
     coro::Runtime,
-    driver::{
-        Driver,
-        pool::Pool,
-        slot::{Slot, Waiter},
-    },
+    driver::{Driver, pool::Pool, slot::Slot, waiter::Waiter},
     op::RawOp,
     stats::Stats,
     sys::{self, fork::Life},

@@ -5,7 +5,8 @@ use crate::{
     complete::cancel_and_drain,
     driver::{
         perform,
-        slot::{Link, Slot, Waiter, finish},
+        slot::{Link, Slot, finish},
+        waiter::Waiter,
     },
     engine::Engine,
     op::{RawOp, Target},
@@ -34,8 +35,8 @@ pub struct Lower<'e> {
     limit: Option<Duration>,
     /// The task that runs the batch was cancelled, or its time is up: nothing is started, and this is why.
     refused: Option<Error>,
-    /// Chains of this batch are numbered from here on.
-    first_chain: u64,
+    /// Chains of this batch are numbered from here on, if somebody asked for a number.
+    first_chain: Cell<u64>,
     /// The `Open` of this chain whose descriptor still wants a `Close`.
     opened: *mut Slot,
     /// The `Closing` that this chain opens into. There can be one only, for the operations name it as "the opened one".
@@ -70,7 +71,7 @@ impl<'e> Lower<'e> {
             open: 0,
             limit: None,
             refused: None,
-            first_chain: block_of_chains(expected),
+            first_chain: Cell::new(0),
             opened: ptr::null_mut(),
             opens_for: ptr::null(),
         }
@@ -98,7 +99,10 @@ impl<'e> Lower<'e> {
 
     /// The number of the chain that the operation being lowered belongs to, unique on this thread.
     pub(crate) fn chain(&self) -> u64 {
-        self.first_chain + u64::from(self.pushed - self.open)
+        if self.first_chain.get() == 0 {
+            self.first_chain.set(block_of_chains(self.expected));
+        }
+        self.first_chain.get() + u64::from(self.pushed - self.open)
     }
 
     /// Called after user code. If that has forked, this may be the child, whose part of the batch is the parent's:
@@ -129,7 +133,7 @@ impl<'e> Lower<'e> {
     pub(crate) fn push(&mut self, slot: *mut Slot, op: RawOp, link: Link) {
         self.pushed += 1;
         let alone = link == Link::None && self.chain_head.is_null() && self.limit.is_none() && self.refused.is_none();
-        if alone && op.is_basic() && !op.names_opened() {
+        if alone && op.is_plain() {
             // SAFETY: the caller hands out memory for one slot, which nobody else uses; the rest was promised to `new`.
             unsafe { self.engine.submit_basic(slot, op, self.waiter, self.alone) };
         } else {
@@ -274,6 +278,15 @@ pub struct Outcome<'e> {
     result: Result<u32>,
     slot: &'e Slot,
     engine: &'e Engine,
+}
+
+impl<'e> Outcome<'e> {
+    /// Of an operation that stands alone and has succeeded; `None` for any other.
+    #[inline]
+    pub(crate) fn of_success(slot: &'e Slot, engine: &'e Engine) -> Option<Outcome<'e>> {
+        let number = slot.result();
+        (number >= 0 && slot.link() == Link::None).then_some(Outcome { result: Ok(number as u32), slot, engine })
+    }
 }
 
 impl Outcome<'_> {

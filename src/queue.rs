@@ -25,13 +25,14 @@ use crate::{
     driver::{
         pool,
         shots::Magazine,
-        slot::{State, Woken},
+        slot::State,
+        waiter::{Sink, Waiter},
     },
     engine::Engine,
     op::RawOp,
     stats::Stats,
 };
-use place::{NONE, Phase, Place};
+use place::{Phase, Place};
 use remote::Post;
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -112,16 +113,18 @@ struct Inner<'q, E, const PLACE: usize> {
     capacity: u32,
     /// Tells queues apart.
     id: u32,
-    /// The first free place; the list runs through the places.
+    /// Places that are free: so many of the stack's entries. The places themselves are not touched to find one, for
+    /// they have left the cache by then.
+    stack: Box<[Cell<u32>]>,
     free: Cell<u32>,
-    /// Places that are not free.
-    taken: Cell<u32>,
     /// Slots that were submitted and whose events are not being delivered yet, multishot operations apart; and of these
     /// the operations that have not ended.
     submitted: Cell<u32>,
     streams: Cell<u32>,
     /// Places whose operations have results.
-    woken: Woken,
+    sink: Sink,
+    /// Of every operation that stands alone: sees it into the sink.
+    waiter: Waiter,
     magazine: Magazine,
     /// The rest of the chain that is being delivered, and whether its link is broken.
     rest: Cell<*mut Place<'q, E, PLACE>>,
@@ -185,19 +188,19 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let inside = crate::coro::Runtime::current_runtime().is_some();
         let config = if inside { config.pollable() } else { config };
         let engine = Engine::new(config.entries(capacity))?;
-        let next = |at| if at + 1 < capacity { at + 1 } else { NONE };
-        let places: Box<[Place<'q, E, PLACE>]> = (0..capacity).map(|at| Place::empty(at, next(at))).collect();
-        Ok(Queue {
+        let places: Box<[Place<'q, E, PLACE>]> = (0..capacity).map(Place::empty).collect();
+        let mut queue = Queue {
             inner: ManuallyDrop::new(Box::new(Inner {
                 engine,
                 places: Box::into_raw(places).cast(),
                 capacity,
                 id: IDS.fetch_add(1, Ordering::Relaxed),
-                free: Cell::new(0),
-                taken: Cell::new(0),
+                stack: (0..capacity).rev().map(Cell::new).collect(),
+                free: Cell::new(capacity),
                 submitted: Cell::new(0),
                 streams: Cell::new(0),
-                woken: Woken::new(),
+                sink: Sink::new(capacity),
+                waiter: Waiter::new(0),
                 magazine: Magazine::new(4 * capacity.max(16)),
                 rest: Cell::new(ptr::null_mut()),
                 rest_len: Cell::new(0),
@@ -210,17 +213,20 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 posted: Cell::new(0),
                 _operations: PhantomData,
             })),
-        })
+        };
+        // Now that it has its address.
+        queue.inner.waiter = Waiter::through(&raw const queue.inner.sink);
+        Ok(queue)
     }
 
     /// How many operations it has that have not been delivered.
     pub fn len(&self) -> usize {
-        self.inner.taken.get() as usize
+        (self.inner.capacity - self.inner.free.get()) as usize
     }
 
     /// Whether nothing is in it: no operation, and nothing that other threads have posted.
     pub fn is_empty(&self) -> bool {
-        self.inner.taken.get() == 0 && self.ready() == 0
+        self.len() == 0 && self.ready() == 0
     }
 
     /// How many operations it has room for.

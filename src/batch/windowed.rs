@@ -6,7 +6,10 @@ use crate::{
     BatchError, SetupError,
     complete::{AbortOnUnwind, cancel_and_drain},
     coro::Runtime,
-    driver::slot::{Slot, Waiter, Woken},
+    driver::{
+        slot::Slot,
+        waiter::{Waiter, Woken},
+    },
     engine::Engine,
     lower::{Lower, Raise},
     sealed::Sealed,

@@ -2,7 +2,10 @@
 
 use super::{runtime::Runtime, task::Head};
 use crate::{
-    driver::slot::{Link, Slot, Waiter},
+    driver::{
+        slot::{Link, Slot},
+        waiter::Waiter,
+    },
     op::{Clock, RawOp},
     sys::{self, Timespec},
 };

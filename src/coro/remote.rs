@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     Error, Result,
-    driver::slot::{Link, Slot, Waiter, Woken},
+    driver::{
+        slot::{Link, Slot},
+        waiter::{Waiter, Woken},
+    },
     engine::Engine,
     op::{CURRENT_POSITION, EventSource, Fd, RawOp},
     sys::{self, fork::Life},

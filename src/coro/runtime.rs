@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Error, SetupError,
-    driver::slot::Woken,
+    driver::waiter::Woken,
     engine::{self, Engine},
     sync::waitlist,
     threads::{Kind, Threads},

@@ -8,7 +8,10 @@ use super::{
 use crate::{
     Error,
     complete::{AbortOnUnwind, cancel_and_drain},
-    driver::slot::{Link, Slot, State, Waiter, Woken},
+    driver::{
+        slot::{Link, Slot, State},
+        waiter::{Waiter, Woken},
+    },
     lower::Lower,
     op::{Clock, RawOp},
     sys::Timespec,

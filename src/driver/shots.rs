@@ -6,7 +6,7 @@
 
 use super::{
     pool::Part,
-    slot::{Waiter, tell},
+    waiter::{Waiter, tell},
 };
 use std::{
     cell::{Cell, RefCell},

@@ -1,6 +1,10 @@
 //! The place where one operation in flight lives: on the frame of whoever waits for it.
 
-use crate::{driver::wheel::Timer, op::RawOp, sys::Timespec};
+use super::{
+    waiter::{Waiter, tell},
+    wheel::Timer,
+};
+use crate::{op::RawOp, sys::Timespec};
 use std::{
     cell::Cell,
     mem::{ManuallyDrop, MaybeUninit, offset_of},
@@ -507,140 +511,6 @@ impl Slot {
     }
 }
 
-/// Whoever waits for a number of slots. It lives on the frame that waits, like the slots, or in a place of a queue.
-pub(crate) struct Waiter {
-    /// Slots that are not finished yet.
-    pub(crate) pending: Cell<u32>,
-    /// What it counts for on the list.
-    weight: u32,
-    /// Where the waiter goes when `pending` reaches zero; null if its owner looks at `pending` itself.
-    woken: *const Woken,
-    next: Cell<*const Waiter>,
-}
-
-impl Waiter {
-    /// For a thread that runs the engine itself until `pending` is zero.
-    pub(crate) fn new(pending: u32) -> Waiter {
-        Waiter::listed(pending, ptr::null())
-    }
-
-    /// For one of several: it is put on `woken`, which must outlive the wait, when all its slots are finished.
-    #[inline]
-    pub(crate) fn listed(pending: u32, woken: *const Woken) -> Waiter {
-        Waiter { pending: Cell::new(pending), weight: pending, woken, next: Cell::new(ptr::null()) }
-    }
-
-    /// For one that is put on `woken` for each of many results, which are counted elsewhere.
-    pub(crate) fn weightless(woken: *const Woken) -> Waiter {
-        Waiter { weight: 0, ..Waiter::listed(1, woken) }
-    }
-
-    /// What it counts for on the list.
-    #[inline]
-    pub(crate) fn weight(&self) -> u32 {
-        self.weight
-    }
-
-    /// So many of the slots expected will not come.
-    pub(crate) fn forget(&self, missing: u32) {
-        self.pending.set(self.pending.get() - missing);
-    }
-}
-
-/// Waiters whose slots are all finished, in the order in which they were.
-pub(crate) struct Woken {
-    first: Cell<*const Waiter>,
-    last: Cell<*const Waiter>,
-    /// Of all that are on the list.
-    weight: Cell<u32>,
-    /// Told when the list gets its next entry, once.
-    bell: Cell<*const Waiter>,
-}
-
-impl Woken {
-    pub(crate) fn new() -> Woken {
-        let nobody = || Cell::new(ptr::null());
-        Woken { first: nobody(), last: nobody(), weight: Cell::new(0), bell: nobody() }
-    }
-
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.get().is_null()
-    }
-
-    /// How many slots those on the list have waited for.
-    #[inline]
-    pub(crate) fn weight(&self) -> u32 {
-        self.weight.get()
-    }
-
-    /// Has `bell`, which waits for one, told when the list gets its next entry; or no longer, if it is null.
-    ///
-    /// # Safety
-    /// `bell` is valid until it was told, or this was called again.
-    pub(crate) unsafe fn set_bell(&self, bell: *const Waiter) {
-        self.bell.set(bell);
-    }
-
-    /// # Safety
-    /// `waiter` is valid, stays so until it was taken off, and is on no list.
-    #[inline]
-    unsafe fn push(&self, waiter: *const Waiter) {
-        let last = self.last.replace(waiter);
-        // SAFETY: promised by the caller; what is on the list stays valid until it has been taken off.
-        unsafe {
-            (*waiter).next.set(ptr::null());
-            self.weight.set(self.weight.get() + (*waiter).weight);
-            if last.is_null() {
-                self.first.set(waiter);
-            } else {
-                (*last).next.set(waiter);
-            }
-        }
-        let bell = self.bell.get();
-        if !bell.is_null() {
-            self.bell.set(ptr::null());
-            // SAFETY: promised to `set_bell`.
-            unsafe { tell(bell, 1) };
-        }
-    }
-
-    /// Takes a waiter off, if it is on the list.
-    pub(crate) fn remove(&self, waiter: *const Waiter) {
-        let (mut link, mut before) = (&self.first, ptr::null());
-        while !link.get().is_null() {
-            // SAFETY: what is on the list stays valid until it has been taken off.
-            let at = unsafe { &*link.get() };
-            if ptr::eq(at, waiter) {
-                link.set(at.next.get());
-                if at.next.get().is_null() {
-                    self.last.set(before);
-                }
-                self.weight.set(self.weight.get() - at.weight);
-                return;
-            }
-            (link, before) = (&at.next, at);
-        }
-    }
-
-    /// Takes the first.
-    #[inline]
-    pub(crate) fn pop(&self) -> Option<*const Waiter> {
-        let waiter = self.first.get();
-        if waiter.is_null() {
-            return None;
-        }
-        // SAFETY: a waiter on the list stays valid until it has been taken off: its owner waits for that.
-        let (next, weight) = unsafe { ((*waiter).next.get(), (*waiter).weight) };
-        self.first.set(next);
-        if next.is_null() {
-            self.last.set(ptr::null());
-        }
-        self.weight.set(self.weight.get() - weight);
-        Some(waiter)
-    }
-}
-
 /// Ends a slot: its result is final, and no engine refers to it any more.
 ///
 /// # Safety
@@ -650,23 +520,9 @@ pub(crate) unsafe fn finish(slot: *mut Slot) {
     // SAFETY: promised by the caller.
     unsafe {
         (*slot).set_state(State::Done);
-        tell((*slot).waiter, 1);
-    }
-}
-
-/// Tells a waiter that `count` of its slots are done: the last that is done for them.
-///
-/// # Safety
-/// `waiter` is waiting for that many more.
-#[inline]
-pub(crate) unsafe fn tell(waiter: *const Waiter, count: u32) {
-    // SAFETY: promised by the caller. The waiter's frame stays until `pending` is zero, and its list until it was
-    // taken off that.
-    unsafe {
-        let pending = (*waiter).pending.get() - count;
-        (*waiter).pending.set(pending);
-        if pending == 0 && !(*waiter).woken.is_null() {
-            (*(*waiter).woken).push(waiter);
+        match (*(*slot).waiter).sink() {
+            Some(sink) => sink.push(slot),
+            None => tell((*slot).waiter, 1),
         }
     }
 }

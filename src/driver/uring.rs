@@ -19,7 +19,8 @@ use super::{
     fatal,
     multi::end as end_of_multi,
     perform,
-    slot::{Link, Slot, State, Waiter, finish, slot_of, tell, timer_of},
+    slot::{Link, Slot, State, finish, slot_of, timer_of},
+    waiter::{Sink, Waiter, tell},
     wheel::Wheel,
 };
 use crate::{
@@ -374,8 +375,9 @@ impl Uring {
     #[inline]
     fn reap(&mut self) -> bool {
         let mut any = false;
-        // Slots of one waiter tend to complete in a row. It is told once for all of them.
+        // Slots of one waiter tend to complete in a row. It is told once for all of them, unless it wants each.
         let (mut waiter, mut count) = (ptr::null(), 0);
+        let mut sink: Option<&Sink> = None;
         'look: loop {
             let available = self.ring.available();
             if available == 0 {
@@ -383,13 +385,16 @@ impl Uring {
             }
             any = true;
             for at in 0..available {
-                // SAFETY: so many are available. The address comes from `push`, and a slot is not finished while an
-                // entry of it is in flight. A waiter waits until it was told of all its slots.
+                let entry = self.ring.peek(at);
+                // SAFETY: so many are available, and the kernel does not write there until they are taken. The address
+                // comes from `push`, and a slot is not finished while an entry of it is in flight. A waiter waits until
+                // it was told of all its slots.
                 unsafe {
-                    let completion = self.ring.peek(at);
-                    let slot: *mut Slot = ptr::with_exposed_provenance_mut((completion.user_data & !ROLES) as usize);
-                    let role = completion.user_data & ROLES;
-                    if role != Role::Operation as u64 || !(*slot).take_plain_result(completion.result) {
+                    let (user_data, result) = ((*entry).user_data, (*entry).result);
+                    let slot: *mut Slot = ptr::with_exposed_provenance_mut((user_data & !ROLES) as usize);
+                    let role = user_data & ROLES;
+                    if role != Role::Operation as u64 || !(*slot).take_plain_result(result) {
+                        let completion = *entry;
                         // May enter the kernel, and take further completions.
                         self.ring.take(at + 1);
                         self.ring.publish_taken();
@@ -401,8 +406,12 @@ impl Uring {
                             tell(waiter, count);
                         }
                         (waiter, count) = ((*slot).waiter(), 0);
+                        sink = (*waiter).sink();
                     }
-                    count += 1;
+                    match sink {
+                        Some(sink) => sink.push(slot),
+                        None => count += 1,
+                    }
                 }
             }
             self.ring.take(available);

@@ -33,6 +33,7 @@ impl Fd {
         self.0
     }
 
+    #[inline]
     pub fn is_opened(self) -> bool {
         self == Fd::OPENED
     }
@@ -294,6 +295,18 @@ impl RawOp {
     #[inline]
     pub fn is_basic(&self) -> bool {
         matches!(self, RawOp::Nop | RawOp::Read { .. } | RawOp::Write { .. } | RawOp::Recv { .. } | RawOp::Send { .. })
+    }
+
+    /// Whether it is [basic](Self::is_basic), and names no descriptor that its own chain opens.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        match self {
+            RawOp::Nop => true,
+            RawOp::Read { fd, .. } | RawOp::Write { fd, .. } | RawOp::Recv { fd, .. } | RawOp::Send { fd, .. } => {
+                !fd.is_opened()
+            }
+            _ => false,
+        }
     }
 
     /// Writes the operation to its slot.

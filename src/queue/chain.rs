@@ -2,11 +2,14 @@
 
 use super::{
     NotSubmitted, Queue, Token,
-    place::{Act, NONE, Phase, Place},
+    place::{Act, Phase, Place},
     submit::{Refusal, Single, TOO_LARGE, deliver},
 };
 use crate::{
-    driver::slot::{Link, Slot, Waiter},
+    driver::{
+        slot::{Link, Slot},
+        waiter::Waiter,
+    },
     link::Linked,
     lower::Lower,
     op::Op,
@@ -177,7 +180,6 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         // SAFETY: promised by the caller.
         unsafe {
             Place::payload_of::<Single<O, M>>(place).write(Single { op, map });
-            (*place).group.set(NONE);
             (*place).actor.set(Some(deliver::<O, M, E, PLACE>));
         }
     }
@@ -190,7 +192,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let (head, count) = (places[0], places.len() as u32);
         // SAFETY: promised by the caller; the places are taken, and stay until the chain has ended.
         unsafe {
-            (*head).waiter = Waiter::listed(count, &self.inner.woken);
+            (*head).waiter = Waiter::sunk(count, count, &self.inner.sink, Place::slot_of(head));
             let cx = Lower::new(&self.inner.engine, &raw const (*head).waiter, count, false);
             // Lowering calls user code (`AsFd`), which may panic. The chain is submitted with its last operation.
             let mut unwound = Unwound { queue: self, places, cx };

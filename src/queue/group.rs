@@ -6,7 +6,7 @@ use super::{
     submit::{Release, TOO_LARGE},
 };
 use crate::{
-    driver::slot::{Waiter, tell},
+    driver::waiter::{Waiter, tell},
     op::{MultiOp, Op},
 };
 use std::{cell::Cell, fmt, ptr};
@@ -95,7 +95,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             Place::payload_of::<Held<M>>(place).write(Held { members, map });
             (*place).group.set(parent);
             (*place).actor.set(Some(deliver::<M, E, PLACE>));
-            (*place).waiter = Waiter::listed(1, &self.inner.woken);
+            (*place).waiter = Waiter::sunk(1, 1, &self.inner.sink, Place::slot_of(place));
             (*place).phase.set(Phase::Waiting);
         }
         if parent != NONE {
@@ -117,6 +117,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     }
 
     /// A member has ended, and its event was taken.
+    #[cold]
+    #[inline(never)]
     pub(super) fn member_ended(&self, group: u32) {
         let members = self.members(group);
         members.pending.set(members.pending.get() - 1);
@@ -243,12 +245,13 @@ unsafe fn deliver<'q, M, E, const PLACE: usize>(
     queue: &Queue<'q, E, PLACE>,
     place: *mut Place<'q, E, PLACE>,
     act: Act,
-) -> Option<E>
+) -> Option<(Token, E)>
 where
     M: FnOnce(usize) -> E,
 {
     // SAFETY: promised by the caller: the place holds this, and nobody else takes it.
     let Held { members, map } = unsafe { ptr::read(Place::payload_of::<Held<M>>(place)) };
+    let token = queue.token(place);
     drop(Release(queue, place));
-    if act == Act::Deliver { Some(map(members.all.get() as usize)) } else { None }
+    if act == Act::Deliver { Some((token, map(members.all.get() as usize))) } else { None }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Queue, Token,
-    place::{Act, NONE, Phase, Place},
+    place::{Act, Actor, NONE, Phase, Place},
 };
 use crate::driver::slot::{Link, Slot};
 use std::ptr;
@@ -18,6 +18,14 @@ pub struct Events<'a, 'q, E, const PLACE: usize> {
     pub(super) left: u32,
 }
 
+/// What comes out of a queue next.
+enum Next<'q, E, const PLACE: usize> {
+    Event(*mut Place<'q, E, PLACE>, Actor<'q, E, PLACE>),
+    Callback(*mut Place<'q, E, PLACE>, Actor<'q, E, PLACE>),
+    Posted,
+    Nothing,
+}
+
 impl<E, const PLACE: usize> Iterator for Events<'_, '_, E, PLACE> {
     type Item = (Token, E);
 
@@ -25,12 +33,18 @@ impl<E, const PLACE: usize> Iterator for Events<'_, '_, E, PLACE> {
     fn next(&mut self) -> Option<(Token, E)> {
         while self.left > 0 {
             self.left -= 1;
-            let Some((token, event)) = self.queue.take_one(Act::Deliver) else {
-                self.left = 0;
-                return None;
-            };
-            if let Some(event) = event {
-                return Some((token, event));
+            match self.queue.look() {
+                Next::Event(place, actor) => {
+                    // Straight from where it is made to where it goes: it may be large.
+                    // SAFETY: `look` has found it to have a result.
+                    return unsafe { actor(self.queue, place, Act::Deliver) };
+                }
+                Next::Callback(place, actor) => {
+                    // SAFETY: as above. A callback gives no event.
+                    unsafe { actor(self.queue, place, Act::Deliver) };
+                }
+                Next::Posted => return self.queue.take_posted(),
+                Next::Nothing => self.left = 0,
             }
         }
         None
@@ -52,63 +66,105 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     #[inline]
     pub(super) fn ready(&self) -> u32 {
         let inner = &**self.inner;
-        inner.woken.weight() + inner.magazine.unread() + inner.rest_len.get() + inner.posted.get()
+        inner.sink.weight() + inner.magazine.unread() + inner.rest_len.get() + inner.posted.get()
     }
 
-    /// Takes the oldest result, and does with it what is asked for. `None` if there is none; the event is `None` if the
-    /// operation gives none.
+    /// Finds the oldest result, and takes it off the counts.
     #[inline]
-    pub(super) fn take_one(&self, act: Act) -> Option<(Token, Option<E>)> {
+    fn look(&self) -> Next<'q, E, PLACE> {
         let inner = &**self.inner;
         if inner.posted.get() > 0 {
-            let event = inner.inbox.borrow_mut().pop_front();
-            inner.posted.set(inner.posted.get() - 1);
-            return Some((Token { generation: 0, index: NONE, queue: inner.id }, event));
+            return Next::Posted;
         }
         let rest = inner.rest.get();
-        let place: *mut Place<'q, E, PLACE> = if rest.is_null() {
-            let waiter = inner.woken.pop()?;
-            inner.broken.set(false);
-            waiter.cast_mut().cast()
+        let place = if rest.is_null() {
+            match inner.sink.pop() {
+                Some(slot) => {
+                    inner.broken.set(false);
+                    Place::of_slot(slot)
+                }
+                None => return Next::Nothing,
+            }
         } else {
             rest
         };
-        let token = self.token(place);
-        // SAFETY: only waiters of places get on the list, and a waiter comes first in its place. What is on it has a
-        // result.
+        // SAFETY: only slots of places get into the sink, and those have results.
         unsafe {
             let Some(actor) = (*place).actor.get() else { unreachable!("what is in a place has a function") };
-            match (*place).phase.get() {
-                Phase::Submitted => self.count_out(place),
-                Phase::Waiting => inner.submitted.set(inner.submitted.get() - 1),
-                _ => {}
-            }
-            Some((token, actor(self, place, act)))
+            let phase = self.count_out(place, rest.is_null());
+            if phase == Phase::Recurring { Next::Callback(place, actor) } else { Next::Event(place, actor) }
         }
     }
 
-    /// Takes a result off the counts; notes what is linked to it.
+    /// Drops the oldest result; tells whether there was one.
+    pub(super) fn discard_one(&self) -> bool {
+        match self.look() {
+            Next::Event(place, actor) | Next::Callback(place, actor) => {
+                // SAFETY: `look` has found it to have a result.
+                drop(unsafe { actor(self, place, Act::Discard) });
+                true
+            }
+            Next::Posted => {
+                drop(self.take_posted());
+                true
+            }
+            Next::Nothing => false,
+        }
+    }
+
+    /// The oldest event that another thread has posted.
+    #[cold]
+    fn take_posted(&self) -> Option<(Token, E)> {
+        self.inner.posted.set(self.inner.posted.get() - 1);
+        let event = self.inner.inbox.borrow_mut().pop_front()?;
+        Some((Token { generation: 0, index: NONE, queue: self.inner.id }, event))
+    }
+
+    /// Takes a result off the counts; tells what kind it is of.
     ///
     /// # Safety
-    /// The place holds an operation that was submitted and has a result.
+    /// The place holds something that has a result. It is the `first` of its chain, or stands alone.
     #[inline]
-    unsafe fn count_out(&self, place: *mut Place<'q, E, PLACE>) {
+    unsafe fn count_out(&self, place: *mut Place<'q, E, PLACE>, first: bool) -> Phase {
         let inner = &**self.inner;
+        // SAFETY: promised by the caller.
+        let phase = unsafe { (*place).phase.get() };
+        if phase == Phase::Streaming {
+            inner.sink.took(0);
+            return phase;
+        }
         inner.submitted.set(inner.submitted.get() - 1);
         let slot: *const Slot = Place::slot_of(place);
-        // SAFETY: promised by the caller.
+        // SAFETY: promised by the caller; what was submitted has a slot.
+        if phase == Phase::Submitted && !(first && unsafe { (*slot).link() } == Link::None) {
+            // SAFETY: as above.
+            unsafe { self.go_through_chain(slot, first) };
+        }
+        phase
+    }
+
+    /// Notes what is linked to a place.
+    ///
+    /// # Safety
+    /// The slot is of a chain that has ended.
+    #[cold]
+    unsafe fn go_through_chain(&self, slot: *const Slot, first: bool) {
+        let inner = &**self.inner;
+        // SAFETY: promised by the caller: all of the chain is in place.
         unsafe {
-            if (*slot).link() == Link::None {
-                if !inner.rest.get().is_null() {
-                    inner.rest.set(ptr::null_mut());
-                    inner.rest_len.set(0);
+            if first {
+                let mut all = 1;
+                let mut at = slot;
+                while (*at).link() != Link::None {
+                    at = (*at).next();
+                    all += 1;
                 }
-                return;
+                inner.sink.took(all);
+                inner.rest_len.set(all);
             }
-            // The head's waiter counts for all of the chain.
-            let left = if inner.rest.get().is_null() { (*place).waiter.weight() } else { inner.rest_len.get() };
-            inner.rest_len.set(left - 1);
-            inner.rest.set(Place::of_slot((*slot).next()));
+            let last = (*slot).link() == Link::None;
+            inner.rest.set(if last { ptr::null_mut() } else { Place::of_slot((*slot).next()) });
+            inner.rest_len.set(inner.rest_len.get() - 1);
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::{
     Error,
     driver::{
         shots::{self, Shots},
-        slot::{Link, Slot, State, Waiter, tell},
+        slot::{Link, Slot, State},
+        waiter::{Waiter, tell},
     },
     lower::Lower,
     op::{MultiOp, RawOp},
@@ -67,7 +68,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             held.write(Stream { op, map, shots, refused: None });
             (*place).group.set(group);
             (*place).actor.set(Some(deliver::<O, M, E, PLACE>));
-            (*place).waiter = Waiter::weightless(&inner.woken);
+            (*place).waiter = Waiter::sunk(1, 0, &inner.sink, Place::slot_of(place));
             let (waiter, shots) = (&raw const (*place).waiter, &raw const (*held).shots);
             let mut cx = Lower::new(&inner.engine, waiter, 1, false);
             let unwound = Unwound(self, place);
@@ -150,20 +151,21 @@ unsafe fn deliver<'q, O, M, E, const PLACE: usize>(
     queue: &Queue<'q, E, PLACE>,
     place: *mut Place<'q, E, PLACE>,
     act: Act,
-) -> Option<E>
+) -> Option<(Token, E)>
 where
     O: MultiOp,
     M: FnMut(Shot<O>) -> E,
 {
     // SAFETY: promised by the caller: the place holds this, and nobody else takes it.
     unsafe {
+        let token = queue.token(place);
         let held: *mut Stream<O, M> = Place::payload_of(place);
         let shot = if act == Act::Drop { shots::Shot::last(0) } else { (*held).shots.pop()? };
         if shot.more {
             let relist = Relist(queue, place, &raw const (*held).shots);
             let result = (*held).op.item(shot);
             let deliver = || ((*held).map)(Shot { result, more: true, op: None });
-            let event = if act == Act::Deliver { Some(deliver()) } else { None };
+            let event = if act == Act::Deliver { Some((token, deliver())) } else { None };
             drop(relist);
             return event;
         }
@@ -179,6 +181,6 @@ where
         };
         (*place).is_paused.set(false);
         drop(release);
-        if act == Act::Deliver { Some(map(Shot { result, more: false, op: Some(op) })) } else { None }
+        if act == Act::Deliver { Some((token, map(Shot { result, more: false, op: Some(op) }))) } else { None }
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! ```text
 //!   place ┌────────────────────────────┐ 64-byte lines
-//!         │ waiter, what to do, number │  told by the engine when all is finished
 //!         │ slot                       │  the engine's and the kernel's
+//!         │ what to do, number         │
 //!         │ operation and mapper       │  inline, PLACE bytes
+//!         │ waiter                     │  of chains and the like
 //!         └────────────────────────────┘
 //! ```
+//!
+//! A no-op, or another small operation, touches two lines of it.
 //!
 //! A queue makes all its places at once. What is in one has lost its type; the function that is stored with it knows
 //! it.
 
-use super::Queue;
-use crate::driver::slot::{Slot, Waiter};
+use super::{Queue, Token};
+use crate::driver::{slot::Slot, waiter::Waiter};
 use std::{
     cell::Cell,
     mem::{MaybeUninit, offset_of},
-    ptr,
 };
 
 /// No place.
@@ -39,25 +41,24 @@ pub(super) enum Act {
 /// Of calling one: the place belongs to the queue, it was filled together with this function, and what it holds has a
 /// result that was not delivered yet, or was never submitted.
 pub(super) type Actor<'q, E, const PLACE: usize> =
-    unsafe fn(&Queue<'q, E, PLACE>, *mut Place<'q, E, PLACE>, Act) -> Option<E>;
+    unsafe fn(&Queue<'q, E, PLACE>, *mut Place<'q, E, PLACE>, Act) -> Option<(Token, E)>;
 
 #[repr(C, align(64))]
 pub(super) struct Place<'q, E, const PLACE: usize> {
-    /// Comes first, so that the list of those that are finished leads to the place.
-    pub(super) waiter: Waiter,
+    /// Comes first, so that a slot leads to its place.
+    slot: MaybeUninit<Slot>,
     pub(super) actor: Cell<Option<Actor<'q, E, PLACE>>>,
     /// Counts how often the place was used; a token of an earlier time finds nothing.
     pub(super) generation: Cell<u64>,
     pub(super) index: u32,
-    /// The next free place.
-    pub(super) next: Cell<u32>,
-    /// The group that is told when this has ended.
+    /// The group that is told when this has ended. None, while the place is free.
     pub(super) group: Cell<u32>,
     pub(super) phase: Cell<Phase>,
     /// It is noted that the operation has paused.
     pub(super) is_paused: Cell<bool>,
-    pub(super) slot: MaybeUninit<Slot>,
-    pub(super) payload: MaybeUninit<Aligned<PLACE>>,
+    payload: MaybeUninit<Aligned<PLACE>>,
+    /// What waits for more than one slot, or for one of many results. Set by those that use it.
+    pub(super) waiter: Waiter,
 }
 
 /// How far the use of a place has come.
@@ -69,6 +70,8 @@ pub(super) enum Phase {
     Filling,
     /// Its slot is initialised and was given to the engine.
     Submitted,
+    /// The same, for an operation that is handled by a callback and gives no event.
+    Recurring,
     /// The same, for an operation with many results.
     Streaming,
     /// Waits for something else than the engine: a group.
@@ -81,23 +84,22 @@ pub(super) struct Aligned<const PLACE: usize>([u8; PLACE]);
 impl Phase {
     /// Whether the slot is initialised, and the engine's.
     pub(super) fn has_slot(self) -> bool {
-        matches!(self, Phase::Submitted | Phase::Streaming)
+        matches!(self, Phase::Submitted | Phase::Recurring | Phase::Streaming)
     }
 }
 
 impl<'q, E, const PLACE: usize> Place<'q, E, PLACE> {
-    pub(super) fn empty(index: u32, next: u32) -> Place<'q, E, PLACE> {
+    pub(super) fn empty(index: u32) -> Place<'q, E, PLACE> {
         Place {
-            waiter: Waiter::listed(0, ptr::null()),
+            slot: MaybeUninit::uninit(),
             actor: Cell::new(None),
             generation: Cell::new(0),
             index,
-            next: Cell::new(next),
             group: Cell::new(NONE),
             phase: Cell::new(Phase::Free),
             is_paused: Cell::new(false),
-            slot: MaybeUninit::uninit(),
             payload: MaybeUninit::uninit(),
+            waiter: Waiter::new(0),
         }
     }
 
@@ -109,18 +111,29 @@ impl<'q, E, const PLACE: usize> Place<'q, E, PLACE> {
     /// The address of a place's slot.
     #[inline]
     pub(super) fn slot_of(place: *mut Self) -> *mut Slot {
-        place.wrapping_byte_add(offset_of!(Self, slot)).cast()
+        place.cast()
     }
 
     /// The place that a slot is part of.
     #[inline]
     pub(super) fn of_slot(slot: *mut Slot) -> *mut Self {
-        slot.wrapping_byte_sub(offset_of!(Self, slot)).cast()
+        slot.cast()
     }
 
     /// The address of what a place holds.
     #[inline]
     pub(super) fn payload_of<T>(place: *mut Self) -> *mut T {
         place.wrapping_byte_add(offset_of!(Self, payload)).cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_spread_over_the_cache() {
+        let lines = size_of::<Place<'_, (), { super::super::ROOM }>>() / 64;
+        assert_eq!(lines % 2, 1, "an even number of lines would crowd into a part of it");
     }
 }

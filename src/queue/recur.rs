@@ -2,7 +2,7 @@
 
 use super::{
     Done, NotSubmitted, Queue, Token,
-    place::{Act, NONE, Place},
+    place::{Act, Phase, Place},
     submit::{Release, TOO_LARGE},
 };
 use crate::{lower::Raise, op::Op};
@@ -64,8 +64,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         unsafe {
             let held: *mut Recurring<O, C> = Place::payload_of(place);
             held.write(Recurring { op, callback });
-            (*place).group.set(NONE);
-            self.start(place, &raw mut (*held).op, call::<O, C, E, PLACE>);
+            self.start(place, &raw mut (*held).op, Phase::Recurring, call::<O, C, E, PLACE>);
             Ok(self.token(place))
         }
     }
@@ -79,7 +78,7 @@ unsafe fn call<'q, O, C, E, const PLACE: usize>(
     queue: &Queue<'q, E, PLACE>,
     place: *mut Place<'q, E, PLACE>,
     act: Act,
-) -> Option<E>
+) -> Option<(Token, E)>
 where
     O: Op,
     C: FnMut(&Queue<'q, E, PLACE>, Done<O>) -> Then<O>,
@@ -105,7 +104,7 @@ where
         {
             mem::forget(release);
             held.write(Recurring { op, callback });
-            queue.start(place, &raw mut (*held).op, call::<O, C, E, PLACE>);
+            queue.start(place, &raw mut (*held).op, Phase::Recurring, call::<O, C, E, PLACE>);
         }
         None
     }

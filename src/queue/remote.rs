@@ -3,7 +3,10 @@
 use super::{Queue, Token};
 use crate::{
     Error, Result, SetupError,
-    driver::slot::{Link, Slot, State, Waiter},
+    driver::{
+        slot::{Link, Slot, State},
+        waiter::Waiter,
+    },
     op::{CURRENT_POSITION, EventSource, Fd, RawOp},
 };
 use std::{
@@ -11,7 +14,6 @@ use std::{
     fmt, mem,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd},
-    ptr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -243,7 +245,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         // SAFETY: slot, waiter and buffer are boxed with the queue, whose end waits for the operation. It is not in
         // flight now.
         unsafe {
-            post.waiter.get().write(Waiter::listed(1, ptr::null()));
+            post.waiter.get().write(Waiter::new(1));
             Slot::init(slot, op, Link::None, post.waiter.get());
             self.inner.engine.submit(slot, false);
         }

@@ -5,8 +5,8 @@ use super::{
     place::{Act, Actor, NONE, Phase, Place},
 };
 use crate::{
-    driver::slot::{Link, Waiter},
-    lower::{Lower, Raise},
+    driver::slot::Link,
+    lower::{Lower, Outcome, Raise},
     op::Op,
 };
 use std::ptr;
@@ -86,8 +86,10 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         unsafe {
             let held: *mut Single<O, M> = Place::payload_of(place);
             held.write(Single { op, map });
-            (*place).group.set(group);
-            self.start(place, &raw mut (*held).op, deliver::<O, M, E, PLACE>);
+            if group != NONE {
+                (*place).group.set(group);
+            }
+            self.start(place, &raw mut (*held).op, Phase::Submitted, deliver::<O, M, E, PLACE>);
             Ok(self.token(place))
         }
     }
@@ -97,18 +99,22 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// # Safety
     /// The place was taken, and holds what `actor` expects, with the operation in it.
     #[inline]
-    pub(super) unsafe fn start<O: Op>(&self, place: *mut Place<'q, E, PLACE>, op: *mut O, actor: Actor<'q, E, PLACE>) {
+    pub(super) unsafe fn start<O: Op>(
+        &self,
+        place: *mut Place<'q, E, PLACE>,
+        op: *mut O,
+        phase: Phase,
+        actor: Actor<'q, E, PLACE>,
+    ) {
         // SAFETY: promised by the caller.
         unsafe {
-            (*place).waiter = Waiter::listed(1, &self.inner.woken);
             (*place).actor.set(Some(actor));
-            let waiter = &raw const (*place).waiter;
-            let mut cx = Lower::new(&self.inner.engine, waiter, 1, false);
+            let mut cx = Lower::new(&self.inner.engine, &self.inner.waiter, 1, false);
             // Lowering calls user code (`AsFd`), which may panic.
             let unwound = Unwound { queue: self, place };
             let raw = (*op).lower(&mut cx);
             std::mem::forget(unwound);
-            (*place).phase.set(Phase::Submitted);
+            (*place).phase.set(phase);
             self.inner.submitted.set(self.inner.submitted.get() + 1);
             cx.push(Place::slot_of(place), raw, Link::None);
         }
@@ -118,23 +124,20 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     #[inline]
     pub(super) fn take(&self) -> Result<*mut Place<'q, E, PLACE>, Refusal> {
         let inner = &**self.inner;
-        let index = inner.free.get();
+        let free = inner.free.get();
         if !inner.engine.is_alive() {
             return Err(Refusal::Forked);
         }
         if inner.closing.get() {
             return Err(Refusal::Closed);
         }
-        if index == NONE {
+        let Some(index) = free.checked_sub(1).and_then(|last| inner.stack.get(last as usize)) else {
             return Err(Refusal::Full);
-        }
-        let place = inner.places.wrapping_add(index as usize);
+        };
+        inner.free.set(free - 1);
+        let place = inner.places.wrapping_add(index.get() as usize);
         // SAFETY: places stay as long as the queue.
-        unsafe {
-            inner.free.set((*place).next.get());
-            (*place).phase.set(Phase::Filling);
-        }
-        inner.taken.set(inner.taken.get() + 1);
+        unsafe { (*place).phase.set(Phase::Filling) };
         Ok(place)
     }
 
@@ -146,12 +149,16 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let (index, group) = unsafe {
             (*place).phase.set(Phase::Free);
             (*place).generation.set((*place).generation.get() + 1);
-            (*place).next.set(inner.free.get());
             ((*place).index, (*place).group.get())
         };
-        inner.free.set(index);
-        inner.taken.set(inner.taken.get() - 1);
+        let free = inner.free.get();
+        if let Some(entry) = inner.stack.get(free as usize) {
+            entry.set(index);
+            inner.free.set(free + 1);
+        }
         if group != NONE {
+            // SAFETY: as above.
+            unsafe { (*place).group.set(NONE) };
             self.member_ended(group);
         }
     }
@@ -217,7 +224,41 @@ pub(super) unsafe fn deliver<'q, O, M, E, const PLACE: usize>(
     queue: &Queue<'q, E, PLACE>,
     place: *mut Place<'q, E, PLACE>,
     act: Act,
-) -> Option<E>
+) -> Option<(Token, E)>
+where
+    O: Op,
+    M: FnOnce(Done<O>) -> E,
+{
+    // SAFETY: promised by the caller: the place holds this, and nobody else takes it.
+    unsafe {
+        if act != Act::Deliver || (*place).group.get() != NONE {
+            return deliver_with_care::<O, M, E, PLACE>(queue, place, act);
+        }
+        let slot = &*Place::slot_of(place);
+        let Some(outcome) = Outcome::of_success(slot, &queue.inner.engine) else {
+            return deliver_with_care::<O, M, E, PLACE>(queue, place, act);
+        };
+        let token = queue.token(place);
+        let release = Release(queue, place);
+        let Single { mut op, map } = ptr::read(Place::payload_of::<Single<O, M>>(place));
+        let result = op.settle(outcome);
+        drop(release);
+        // The place is free: what the mapper submits may take it.
+        Some((token, map(Done { result, op })))
+    }
+}
+
+/// Everything but a success that stands alone. Apart, so that this one has a short way.
+///
+/// # Safety
+/// As [`Actor`].
+#[cold]
+#[inline(never)]
+unsafe fn deliver_with_care<'q, O, M, E, const PLACE: usize>(
+    queue: &Queue<'q, E, PLACE>,
+    place: *mut Place<'q, E, PLACE>,
+    act: Act,
+) -> Option<(Token, E)>
 where
     O: Op,
     M: FnOnce(Done<O>) -> E,
@@ -229,13 +270,12 @@ where
         if act == Act::Drop {
             return None;
         }
-        let slot = &*Place::slot_of(place);
-        let link = slot.link();
+        let (token, slot) = (queue.token(place), &*Place::slot_of(place));
         let mut raise = Raise::after(&queue.inner.engine, queue.inner.broken.get());
-        let result = op.settle(raise.outcome(slot, link));
+        let outcome = raise.outcome(slot, slot.link());
         queue.inner.broken.set(raise.is_broken());
+        let result = op.settle(outcome);
         drop(release);
-        // The place is free: what the mapper submits may take it.
-        if act == Act::Deliver { Some(map(Done { result, op })) } else { None }
+        if act == Act::Deliver { Some((token, map(Done { result, op }))) } else { None }
     }
 }

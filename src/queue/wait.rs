@@ -8,7 +8,10 @@ use crate::{
     Error, Result, SetupError,
     complete::AbortOnUnwind,
     coro::{self, Runtime},
-    driver::slot::{Link, Slot, State, Waiter},
+    driver::{
+        slot::{Link, Slot, State},
+        waiter::Waiter,
+    },
     op::{Clock, Poll, PollEvents, RawOp},
     sys::Timespec,
 };
@@ -145,7 +148,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     #[inline]
     fn has_work(&self) -> bool {
         let inner = &**self.inner;
-        inner.submitted.get() > inner.woken.weight() + inner.rest_len.get() || inner.streams.get() > 0
+        inner.submitted.get() > inner.sink.weight() + inner.rest_len.get() || inner.streams.get() > 0
     }
 
     /// Everything but the plainest way to wait.
@@ -298,7 +301,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// Drops all results, and what waits for members that will not come. A panic in the program's own `drop` leaks what
     /// it would have dropped, and the rest is dropped all the same.
     fn discard(&self) {
-        let discard_one = || catch_unwind(AssertUnwindSafe(|| self.take_one(Act::Discard).is_some()));
+        let discard_one = || catch_unwind(AssertUnwindSafe(|| self.discard_one()));
         while discard_one().unwrap_or(true) {}
         // What a group waits for does not tell it any more.
         let places = |index| -> *mut Place<'q, E, PLACE> { self.inner.places.wrapping_add(index as usize) };

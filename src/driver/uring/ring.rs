@@ -212,13 +212,9 @@ impl Ring {
     }
 
     /// As [`Queues::peek`].
-    ///
-    /// # Safety
-    /// As there.
     #[inline]
-    pub(super) unsafe fn peek(&self, skip: u32) -> Completion {
-        // SAFETY: promised by the caller.
-        unsafe { self.queues.peek(skip) }
+    pub(super) fn peek(&self, skip: u32) -> *const Completion {
+        self.queues.peek(skip)
     }
 
     /// As [`Queues::take`].
