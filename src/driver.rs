@@ -168,6 +168,20 @@ impl Driver {
         }
     }
 
+    /// A way for other threads to ring: the waiter of `slot` is told if it waits. `None` where there is none; then a
+    /// descriptor must do.
+    ///
+    /// # Safety
+    /// `slot` is initialised, and stays with its waiter as long as the driver runs.
+    #[cfg(target_os = "linux")]
+    pub(crate) unsafe fn door(&mut self, slot: *mut Slot) -> Option<uring::Door> {
+        match self {
+            // SAFETY: promised by the caller.
+            Driver::Uring(uring) => unsafe { uring.door(slot) },
+            Driver::Ready(_) => None,
+        }
+    }
+
     /// Gives back the descriptor that a chain opened for itself; it is closed unless `closed` says that it is.
     pub(crate) fn release_opened(&mut self, opened: i32, closed: bool) {
         match self {

@@ -1,5 +1,7 @@
 //! Each thread's own engine: made at first use, kept until the thread ends.
 
+#[cfg(target_os = "linux")]
+use crate::driver::uring::Door;
 use crate::{
     Config, SetupError,
     coro::Runtime,
@@ -104,6 +106,16 @@ impl Engine {
     pub(crate) fn make_pool(&self, count: u32, size: u32, incremental: bool) -> Result<Rc<Pool>, i32> {
         // SAFETY: see `driver`.
         unsafe { (*self.driver.get()).make_pool(count, size, incremental, self.serial) }
+    }
+
+    /// As [`Driver::door`].
+    ///
+    /// # Safety
+    /// As there.
+    #[cfg(target_os = "linux")]
+    pub(crate) unsafe fn door(&self, slot: *mut Slot) -> Option<Door> {
+        // SAFETY: promised by the caller; see `driver` for the borrow.
+        unsafe { (*self.driver.get()).door(slot) }
     }
 
     /// # Safety

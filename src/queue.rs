@@ -226,7 +226,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
 
     /// Whether nothing is in it: no operation, and nothing that other threads have posted.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.ready() == 0
+        self.len() == 0 && self.ready() == 0 && !self.was_posted_to()
     }
 
     /// How many operations it has room for.

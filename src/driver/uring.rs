@@ -33,7 +33,10 @@ use direct::DirectFiles;
 use io_uring::squeue::{Entry, Flags};
 use mapping::Completion;
 use pools::Pools;
-use std::{os::fd::RawFd, ptr};
+use std::{
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    ptr,
+};
 
 /// What the low bits of `user_data` say an entry is to its slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,8 @@ enum Role {
     Cancel = 2,
     /// Waits for readiness on behalf of a kernel that answers `EAGAIN` for a non-blocking descriptor.
     Readiness = 3,
+    /// No entry at all: another thread has rung.
+    Bell = 4,
 }
 
 const ROLES: u64 = 15;
@@ -56,6 +61,33 @@ const MANY: u32 = 64;
 
 /// Nanoseconds that several completions are waited for. Then the first will do.
 const TOGETHER: u64 = 1_000_000;
+
+/// How other threads ring at a ring.
+pub(crate) struct Door {
+    ring: OwnedFd,
+    user_data: u64,
+}
+
+impl Door {
+    /// 0, or `-errno`.
+    pub(crate) fn ring(&self) -> i32 {
+        setup::send_message(self.ring.as_raw_fd(), self.user_data)
+    }
+}
+
+/// Somebody has rung: tells the slot's waiter, if it waits.
+///
+/// # Safety
+/// The slot is initialised, and stays with its waiter.
+unsafe fn hear(slot: *mut Slot) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let waiter = (*slot).waiter();
+        if (*waiter).pending.get() > 0 {
+            tell(waiter, 1);
+        }
+    }
+}
 
 pub(crate) struct Uring {
     // Closed first: the kernel uses memory of what follows.
@@ -75,8 +107,10 @@ pub(crate) struct Uring {
     is_old: bool,
     /// Cancels by descriptor so far.
     cancels: u32,
-    /// Completions that were not the last of their entry.
+    /// Completions that were not the last of their entry, or of no entry.
     extra: u64,
+    /// Other threads may ring.
+    listens: bool,
     /// Calls of `enter`, and system calls for operations that the ring does not do.
     enters: u64,
     direct_calls: u64,
@@ -100,6 +134,7 @@ impl Uring {
             is_old,
             cancels: 0,
             extra: 0,
+            listens: false,
             enters: 0,
             direct_calls: 0,
         }
@@ -297,7 +332,7 @@ impl Uring {
                 self.enter(0, None);
             }
         } else {
-            debug_assert!(self.in_flight() > 0 || limit.is_some(), "a turn with nothing to wait for");
+            debug_assert!(self.in_flight() > 0 || limit.is_some() || self.listens, "a turn with nothing to wait for");
             let want = self.sensible(want);
             let (_, before) = self.ring.counts();
             if want > 1 && self.doubtful {
@@ -344,6 +379,19 @@ impl Uring {
         self.ring.fd()
     }
 
+    /// As [`Driver::door`](super::Driver::door).
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn door(&mut self, slot: *mut Slot) -> Option<Door> {
+        let ring = self.ring.duplicate()?;
+        let door = Door { ring, user_data: slot.expose_provenance() as u64 | Role::Bell as u64 };
+        // The first ring tells whether the kernel knows how. It finds nobody who waits.
+        let known = self.support.multishot() && door.ring() == 0;
+        self.listens |= known;
+        known.then_some(door)
+    }
+
     /// As [`Driver::is_pollable`](super::Driver::is_pollable).
     pub(crate) fn is_pollable(&self) -> bool {
         !self.ring.defers()
@@ -355,12 +403,13 @@ impl Uring {
     }
 
     /// How many completions to wait for. Not more than one if what completes may lead to something being started that
-    /// other operations depend on: a chain that is stepped through, or one that may have to be.
+    /// other operations depend on: a chain that is stepped through, or one that may have to be. Nor if another thread
+    /// may ring.
     #[inline]
     fn sensible(&self, want: u32) -> u32 {
         let in_flight = self.in_flight();
         let only_a_chain = self.chains == 1 && in_flight <= self.chain_entries;
-        if self.stepping > 0 || self.chains > 0 && !only_a_chain {
+        if self.stepping > 0 || self.listens || self.chains > 0 && !only_a_chain {
             return 1;
         }
         want.min(in_flight).min(self.ring.completions()).max(1)
@@ -430,6 +479,11 @@ impl Uring {
     /// `slot` is published and not finished, and this is the completion of an entry of it.
     unsafe fn complete_with_care(&mut self, slot: *mut Slot, role: u64, completion: Completion) {
         let Completion { result, flags, .. } = completion;
+        if role == Role::Bell as u64 {
+            self.extra += 1;
+            // SAFETY: promised by the caller; whoever has made a door keeps its slot.
+            return unsafe { hear(slot) };
+        }
         let more = flags & MORE != 0;
         self.extra += u64::from(more);
         // SAFETY: promised by the caller.

@@ -1,6 +1,8 @@
 //! Handles for other threads: to wake a queue's thread, to cancel, to post events.
 
 use super::{Queue, Token};
+#[cfg(target_os = "linux")]
+use crate::driver::uring::Door;
 use crate::{
     Error, Result, SetupError,
     driver::{
@@ -22,18 +24,36 @@ use std::{
 
 /// What handles share with their queue, whatever its events are.
 struct Bell {
-    source: EventSource,
+    rope: Rope,
     /// It was rung, and nobody has come to look yet.
     rung: AtomicBool,
     cancels: Mutex<Vec<Token>>,
     closed: AtomicBool,
 }
 
+/// What pulls it.
+enum Rope {
+    /// A message to the ring (`IORING_OP_MSG_RING`), which needs no operation that waits for it.
+    #[cfg(target_os = "linux")]
+    Door(Door),
+    Source(EventSource),
+}
+
 impl Bell {
     /// Many rings before anybody looks cost one system call.
     fn ring(&self) {
-        if !self.rung.swap(true, SeqCst) {
-            self.source.notify();
+        if self.closed.load(SeqCst) || self.rung.swap(true, SeqCst) {
+            return;
+        }
+        match &self.rope {
+            // Only memory can be short, and nobody else would ring.
+            #[cfg(target_os = "linux")]
+            Rope::Door(door) => {
+                while matches!(-door.ring(), libc::ENOMEM | libc::EAGAIN | libc::EOVERFLOW | libc::EINTR) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            }
+            Rope::Source(source) => source.notify(),
         }
     }
 }
@@ -41,15 +61,20 @@ impl Bell {
 /// Events that were posted. `None` when the queue is gone.
 type Mail<E> = Mutex<Option<Vec<E>>>;
 
-/// The queue's end of it: an operation that waits for the bell.
+/// The queue's end of it.
 pub(super) struct Post<E> {
     bell: Arc<Bell>,
     mail: Arc<Mail<E>>,
+    ear: Box<Ear>,
+    /// The bell is listened to, or was rung and nobody has looked.
+    armed: Cell<bool>,
+}
+
+/// What hears the bell.
+struct Ear {
     slot: UnsafeCell<MaybeUninit<Slot>>,
     waiter: UnsafeCell<Waiter>,
     unit: UnsafeCell<[u8; 8]>,
-    /// The operation is in flight, or has ended and nobody has looked.
-    armed: Cell<bool>,
 }
 
 /// Wakes a queue's thread out of [`wait`](Queue::wait), from any thread; made by [`Queue::waker`].
@@ -199,21 +224,50 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         if let Some(post) = self.inner.post.get() {
             return Ok(post);
         }
-        let (rung, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        let bell = Bell { source: EventSource::new()?, rung, cancels: Mutex::default(), closed };
-        Ok(self.inner.post.get_or_init(|| Post {
-            bell: Arc::new(bell),
-            mail: Arc::new(Mutex::new(Some(Vec::new()))),
+        // Boxed, so that a message to the ring finds it.
+        let ear = Box::new(Ear {
             slot: UnsafeCell::new(MaybeUninit::uninit()),
             waiter: UnsafeCell::new(Waiter::new(0)),
             unit: UnsafeCell::new([0; 8]),
+        });
+        // SAFETY: the memory of a slot that nobody uses, and its waiter, which stay as long as the queue.
+        unsafe { Slot::init(ear.slot.get().cast(), RawOp::Nop, Link::None, ear.waiter.get()) };
+        let rope = self.rope(&ear)?;
+        let (rung, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let bell = Bell { rope, rung, cancels: Mutex::default(), closed };
+        Ok(self.inner.post.get_or_init(|| Post {
+            bell: Arc::new(bell),
+            mail: Arc::new(Mutex::new(Some(Vec::new()))),
+            ear,
             armed: Cell::new(false),
         }))
     }
 
-    /// Whether other threads have handles.
+    #[cfg(target_os = "linux")]
+    fn rope(&self, ear: &Ear) -> Result<Rope> {
+        // SAFETY: initialised by the caller, and kept as long as the queue's engine runs.
+        match unsafe { self.inner.engine.door(ear.slot.get().cast()) } {
+            Some(door) => Ok(Rope::Door(door)),
+            None => Ok(Rope::Source(EventSource::new()?)),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn rope(&self, _ear: &Ear) -> Result<Rope> {
+        Ok(Rope::Source(EventSource::new()?))
+    }
+
+    /// Whether other threads have handles, or had and have sent something.
     pub(super) fn has_remotes(&self) -> bool {
-        self.inner.post.get().is_some_and(|post| Arc::strong_count(&post.bell) > 1)
+        self.inner.post.get().is_some_and(|post| Arc::strong_count(&post.bell) > 1 || post.bell.rung.load(SeqCst))
+    }
+
+    /// Whether other threads have sent something that was not taken yet.
+    pub(super) fn was_posted_to(&self) -> bool {
+        self.inner.post.get().is_some_and(|post| {
+            let mail = post.mail.lock().unwrap_or_else(PoisonError::into_inner);
+            mail.as_ref().is_some_and(|letters| !letters.is_empty())
+        })
     }
 
     /// Sees to it that the engine hears the bell, if there is somebody to ring it. Tells whether there is.
@@ -231,23 +285,30 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     pub(super) fn was_rung(&self) -> bool {
         self.inner.post.get().is_some_and(|post| {
             // SAFETY: read only; the engine writes to it while it runs, and not now.
-            post.armed.get() && unsafe { (*post.waiter.get()).pending.get() } == 0
+            post.armed.get() && unsafe { (*post.ear.waiter.get()).pending.get() } == 0
         })
     }
 
     #[cold]
     fn arm(&self, post: &Post<E>) {
-        let slot: *mut Slot = post.slot.get().cast();
-        let fd = Fd::new(post.bell.source.as_fd().as_raw_fd());
-        let buf = post.unit.get().cast();
-        let op =
-            RawOp::Read { fd, buf, len: crate::sys::SEMAPHORE_UNIT as u32, offset: CURRENT_POSITION, nowait: false };
-        // SAFETY: slot, waiter and buffer are boxed with the queue, whose end waits for the operation. It is not in
-        // flight now.
-        unsafe {
-            post.waiter.get().write(Waiter::new(1));
-            Slot::init(slot, op, Link::None, post.waiter.get());
-            self.inner.engine.submit(slot, false);
+        let ear = &*post.ear;
+        // SAFETY: the waiter stays with its slot, and waits for nothing now.
+        unsafe { (*ear.waiter.get()).pending.set(1) };
+        if let Rope::Source(source) = &post.bell.rope {
+            let fd = Fd::new(source.as_fd().as_raw_fd());
+            let (buf, len) = (ear.unit.get().cast(), crate::sys::SEMAPHORE_UNIT as u32);
+            let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false };
+            let slot: *mut Slot = ear.slot.get().cast();
+            // SAFETY: slot, waiter and buffer are boxed, and kept by the queue, whose end waits for the operation. It is
+            // not in flight now.
+            unsafe {
+                Slot::init(slot, op, Link::None, ear.waiter.get());
+                self.inner.engine.submit(slot, false);
+            }
+        } else if post.bell.rung.load(SeqCst) {
+            // Somebody has rung before anybody listened.
+            // SAFETY: as above.
+            unsafe { (*ear.waiter.get()).pending.set(0) };
         }
         post.armed.set(true);
     }
@@ -275,8 +336,9 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     pub(super) fn close_post(&self) {
         let Some(post) = self.inner.post.get() else { return };
         post.bell.closed.store(true, SeqCst);
-        let slot: *mut Slot = post.slot.get().cast();
-        while post.armed.get() && !self.was_rung() {
+        let in_flight = matches!(post.bell.rope, Rope::Source(_)) && post.armed.get();
+        let slot: *mut Slot = post.ear.slot.get().cast();
+        while in_flight && !self.was_rung() {
             // SAFETY: the operation is in flight.
             unsafe {
                 if (*slot).state() != State::Done {

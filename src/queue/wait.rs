@@ -182,11 +182,13 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     fn turn_until(&self, least: u32) {
         let guard = AbortOnUnwind;
         loop {
+            // First: it may find that the bell was rung already.
+            let listens = self.listens();
             let ready = self.ready();
             if ready >= least || self.was_rung() || ready > 0 && !self.is_live() {
                 break;
             }
-            if !self.has_work() && !self.listens() {
+            if !self.has_work() && !listens {
                 break;
             }
             self.inner.engine.turn(least - ready);
@@ -227,9 +229,10 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             Slot::init(alarm, op, Link::None, &waiter);
             self.inner.engine.submit(alarm, false);
             let over = || waiter.pending.get() == 0;
-            while !over() && self.ready() < least && !self.was_rung() {
-                if !self.has_work() && !self.listens() {
-                    // Nothing to wait for but the time.
+            while !over() {
+                let listens = self.listens();
+                // Nothing to wait for but the time is no reason to wait.
+                if self.ready() >= least || self.was_rung() || !self.has_work() && !listens {
                     break;
                 }
                 self.inner.engine.turn(1);
@@ -244,8 +247,9 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// Suspends the calling task until its queue's engine has something to do.
     fn wait_in_task(&self, runtime: &Runtime, least: u32, deadline: Option<Instant>) -> Result<()> {
         loop {
+            let listens = self.listens();
             self.inner.engine.poll(true);
-            let nothing = !self.has_work() && !self.listens();
+            let nothing = !listens && !self.has_work();
             if self.ready() >= least || nothing || self.was_rung() || self.ready() > 0 && !self.is_live() {
                 return Ok(());
             }

@@ -153,6 +153,11 @@ impl Ring {
         self.fd.as_raw_fd()
     }
 
+    /// Another descriptor of the ring.
+    pub(super) fn duplicate(&self) -> Option<OwnedFd> {
+        self.fd.try_clone().ok()
+    }
+
     /// Whether so many entries fit into the submission queue.
     #[inline]
     pub(super) fn has_room(&mut self, entries: u32) -> bool {

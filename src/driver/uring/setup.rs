@@ -1,6 +1,7 @@
 //! The system calls that make and configure a ring, and their structures.
 
 use crate::sys::ret;
+use io_uring::{opcode, types};
 use std::os::fd::RawFd;
 
 pub(super) const CQSIZE: u32 = 1 << 3;
@@ -27,6 +28,7 @@ const UNREGISTER_RING_FDS: u32 = 21;
 const REGISTER_PBUF_RING: u32 = 22;
 const UNREGISTER_PBUF_RING: u32 = 23;
 const PBUF_RING_INC: u16 = 2;
+const REGISTER_SEND_MSG_RING: u32 = 31;
 const RSRC_REGISTER_SPARSE: u32 = 1;
 
 /// `struct io_uring_params`.
@@ -163,6 +165,14 @@ pub(super) fn unregister_buffers(fd: RawFd, group: u16) {
     let mut argument = BufferRing { group, ..BufferRing::default() };
     // SAFETY: one structure.
     unsafe { register(fd, UNREGISTER_PBUF_RING, &mut argument, 1) };
+}
+
+/// Has a ring complete an entry that it never had, with this `user_data`; from any thread, without a ring of its own
+/// (Linux 6.13). 0, or `-errno`.
+pub(crate) fn send_message(ring: RawFd, user_data: u64) -> i32 {
+    let mut entry = opcode::MsgRingData::new(types::Fd(ring), 0, user_data, None).build();
+    // SAFETY: one entry, which the kernel reads at once.
+    unsafe { register(-1, REGISTER_SEND_MSG_RING, &mut entry, 1) }
 }
 
 /// Which opcodes a ring supports.
