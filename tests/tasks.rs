@@ -116,6 +116,72 @@ fn numbers_are_not_used_again() {
     });
 }
 
+/// A task that never waits leaves its record, and its stack, for the next one.
+#[test]
+fn nothing_of_a_task_that_never_waited_is_seen_by_the_next_one() {
+    static LOCAL: coro::TaskLocal<Cell<u32>> = coro::TaskLocal::new(|| Cell::new(0));
+    each_runtime(|| {
+        let spent = coro::spawn(|| {
+            LOCAL.with(|local| local.set(1));
+            let me = coro::current();
+            me.cancel();
+            assert_eq!(coro::yield_now(), Err(Error::Canceled));
+            me
+        });
+        let child = coro::timeout(Duration::ZERO, || {
+            coro::scope(|s| {
+                let child = s.spawn(|| assert_eq!(coro::yield_now(), Err(Error::TimedOut)));
+                (child.task(), child.join().unwrap()).0
+            })
+        });
+        let panicked = coro::spawn(|| panic_any(5));
+        let ended = [spent.task(), child, panicked.task()];
+        assert!(spent.is_finished() && panicked.is_finished());
+        spent.cancel();
+        let check = move || {
+            for old in ended {
+                old.cancel();
+                assert!(!old.is_alive() && !old.wake() && old.name().is_none() && old != coro::current());
+            }
+            assert_eq!(coro::current().name(), None);
+            assert_eq!(LOCAL.with(|local| local.get()), 0);
+            assert_eq!(coro::dump().tasks.len(), 2, "the root and this one");
+            coro::yield_now()
+        };
+        assert_eq!(coro::spawn(check).join().unwrap(), Ok(()));
+        assert_eq!(spent.task(), ended[0]);
+        assert_eq!(spent.join().unwrap(), ended[0]);
+        assert!(matches!(panicked.join(), Err(JoinError::Panicked(five)) if five.is::<i32>()));
+        assert_eq!((coro::stats().spawned, coro::stats().alive), (4, 0));
+    });
+}
+
+/// Those of a chain that each spawn the next one: all are tasks at the same time, and some wait.
+#[test]
+fn records_and_stacks_of_nested_tasks_are_their_own() {
+    fn nest(left: u32, waits: bool) -> (u64, u32) {
+        let before = coro::current();
+        let mark = [left; 64];
+        let below = if left == 0 { 0 } else { coro::spawn(move || nest(left - 1, waits)).join().unwrap().1 };
+        if waits && left.is_multiple_of(3) {
+            coro::yield_now().unwrap();
+        }
+        assert_eq!((coro::current(), mark), (before, [left; 64]));
+        (before.number(), below + left)
+    }
+    each_runtime(|| {
+        for round in 0..4 {
+            for waits in [false, true] {
+                let first = coro::stats().spawned + 1;
+                assert_eq!(coro::spawn(move || nest(20, waits)).join().unwrap(), (first, 210), "{round}");
+                assert_eq!(coro::stats().alive, 0);
+            }
+        }
+        let stacks = coro::stats().stacks;
+        assert_eq!((stacks.in_use, stacks.free as u64, stacks.made), (0, 21, 21));
+    });
+}
+
 #[test]
 fn a_tree_of_tasks_that_spawn_join_and_sleep() {
     fn tree(depth: u32) -> u32 {

@@ -144,8 +144,8 @@ pub struct Stats {
 /// ```
 pub fn stats() -> Stats {
     Runtime::current_runtime().map_or_else(Stats::default, |runtime| Stats {
-        spawned: runtime.spawned.get(),
-        alive: runtime.table.borrow().len(),
+        spawned: runtime.table.made(),
+        alive: runtime.table.len(),
         switches: runtime.switches.get(),
         stacks: runtime.stack_stats(),
     })

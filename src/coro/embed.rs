@@ -77,7 +77,7 @@ impl<'r> Ticker<'r> {
                 Instant::now() + Duration::from_nanos(left)
             })
         };
-        Tick { at, tasks: self.runtime.table.borrow().len() }
+        Tick { at, tasks: self.runtime.table.len() }
     }
 
     /// A descriptor that is readable when there is something to do: the ring, or the emulation's epoll. To be waited

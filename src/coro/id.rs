@@ -120,8 +120,8 @@ impl TaskId {
         if self.key.id == 0 {
             return Some(f(runtime, runtime.root()));
         }
-        let task = runtime.table.borrow().get(self.key)?;
-        Some(f(runtime, &task.head))
+        let task = runtime.table.get(self.key)?;
+        Some(f(runtime, &task))
     }
 }
 

@@ -5,18 +5,19 @@ use super::{
     runtime::Runtime,
     select::Watch,
     stack::Stack,
-    task::{Failure, Head, Outcome, State, Task},
+    task::{Failure, Head, Outcome, State},
     wait::Reason,
 };
 use crate::{
     Error,
     sync::waitlist::{self, How, List, Local, Turn},
 };
-use std::{any::Any, fmt, io, ops::Deref, panic, rc::Rc};
+use std::{any::Any, fmt, io, ops::Deref, panic, ptr, rc::Rc};
 
 /// Leads to a task, and owns its result. Dropping it detaches the task, which goes on.
 ///
-/// It may outlive the runtime; by then the task has ended.
+/// It may outlive the runtime; by then the task has ended. A task that has never waited has left its result in the
+/// handle, which is as large as that.
 ///
 /// ```
 /// use aio::coro;
@@ -29,12 +30,42 @@ use std::{any::Any, fmt, io, ops::Deref, panic, rc::Rc};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct JoinHandle<T> {
-    task: Rc<Task<Outcome<T>>>,
+    link: Link<T>,
 }
 
+enum Link<T> {
+    /// The task ended before its spawner went on.
+    Ended(TaskId, Result<T, Failure>),
+    Kept(Kept<T>),
+}
+
+/// A task that may not have ended, and the place for its result.
+struct Kept<T> {
+    task: Rc<Head>,
+    outcome: Rc<Outcome<T>>,
+}
+
+/// What is in it is never pinned.
+impl<T> Unpin for JoinHandle<T> {}
+
 impl<T> JoinHandle<T> {
-    pub(super) fn new(task: Rc<Task<Outcome<T>>>) -> JoinHandle<T> {
-        JoinHandle { task }
+    /// For a task whose result goes to `outcome`.
+    pub(super) fn new(task: Rc<Head>, outcome: Rc<Outcome<T>>) -> JoinHandle<T> {
+        JoinHandle { link: Link::Kept(Kept { task, outcome }) }
+    }
+
+    /// For a task that has left its result.
+    #[inline(always)]
+    pub(super) fn ended(id: TaskId, result: Result<T, Failure>) -> JoinHandle<T> {
+        JoinHandle { link: Link::Ended(id, result) }
+    }
+
+    /// The task, if it may not have ended.
+    fn kept(&self) -> Option<&Head> {
+        match &self.link {
+            Link::Ended(..) => None,
+            Link::Kept(kept) => Some(&kept.task),
+        }
     }
 
     /// Waits for the end of the task and gives what it returned.
@@ -46,16 +77,19 @@ impl<T> JoinHandle<T> {
     /// - [`JoinError::Panicked`] with the payload, if it panicked.
     /// - [`JoinError::NeverRan`] if it was cancelled before its first turn.
     /// - [`JoinError::Interrupted`] if the calling task was cancelled, is late, or must not wait here.
+    #[inline]
     pub fn join(self) -> Result<T, JoinError> {
-        self.wait().map_err(JoinError::Interrupted)?;
-        self.take()
+        match self.link {
+            Link::Ended(_, result) => result.map_err(JoinError::from),
+            Link::Kept(kept) => kept.join(),
+        }
     }
 
     /// The result of a task that has ended.
-    pub(super) fn take(&self) -> Result<T, JoinError> {
-        match self.task.take_outcome() {
-            Some(result) => result.map_err(JoinError::from),
-            None => unreachable!("a task that has ended leaves a result, and it is taken once"),
+    pub(super) fn take(self) -> Result<T, JoinError> {
+        match self.link {
+            Link::Ended(_, result) => result.map_err(JoinError::from),
+            Link::Kept(kept) => kept.take(),
         }
     }
 
@@ -65,8 +99,9 @@ impl<T> JoinHandle<T> {
     ///
     /// As any wait: [`Error::Canceled`] or [`Error::TimedOut`] for the calling task, [`Error::NoSuspend`],
     /// [`Error::Deadlock`], and [`Error::WrongRuntime`] outside the task's runtime.
+    #[inline]
     pub fn wait(&self) -> Result<(), Error> {
-        wait_for(&self.task.head)
+        self.kept().map_or(Ok(()), wait_for)
     }
 
     /// Asks the task to end: whatever it waits for, now or later, gives [`Error::Canceled`] at once, unless it is
@@ -75,33 +110,36 @@ impl<T> JoinHandle<T> {
     ///
     /// This only asks; [`join`](Self::join) tells when it has ended.
     pub fn cancel(&self) {
-        cancel(&self.task.head);
+        if let Some(task) = self.kept() {
+            cancel(task);
+        }
     }
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.task.head.state.get() == State::Done
+        self.kept().is_none_or(|task| task.state.get() == State::Done)
     }
 
     /// The task, without its result.
     pub fn task(&self) -> TaskId {
-        TaskId::new(&self.task.head)
+        match &self.link {
+            Link::Ended(id, _) => *id,
+            Link::Kept(kept) => TaskId::new(&kept.task),
+        }
     }
 
     /// For [`select`](super::select).
     pub(super) fn enter_end(&self, before: Option<&Watch<'_>>, rest: impl FnOnce(&Watch<'_>)) -> Option<()> {
-        if self.is_finished() {
-            return Some(());
-        }
+        let Some(task) = self.kept().filter(|task| task.state.get() != State::Done) else { return Some(()) };
         let list: fn(&mut List) -> &mut List = |list| list;
         let how = How::of("the end of a task").brief();
         let now = |_: &mut List| Turn::Queue(0);
         let meanwhile = |done: &dyn Fn() -> bool| rest(&Watch::new(done, before));
-        waitlist::wait_as::<Local, List>(how, &self.task.head.joiners, list, now, meanwhile, |_, _| None).ok().map(drop)
+        waitlist::wait_as::<Local, List>(how, &task.joiners, list, now, meanwhile, |_, _| None).ok().map(drop)
     }
 
     pub(super) fn id(&self) -> u64 {
-        self.task.head.id()
+        self.task().number()
     }
 }
 
@@ -123,9 +161,25 @@ fn wait_longer(task: &Head) -> Result<(), Error> {
     waitlist::wait::<Local, List>(&task.joiners, |list| list, reason, 0, done, |_| ()).map(drop)
 }
 
-impl<T> Drop for JoinHandle<T> {
+impl<T> Kept<T> {
+    #[inline(never)]
+    fn join(self) -> Result<T, JoinError> {
+        wait_for(&self.task).map_err(JoinError::Interrupted)?;
+        self.take()
+    }
+
+    fn take(self) -> Result<T, JoinError> {
+        match self.outcome.take() {
+            Some(result) => result.map_err(JoinError::from),
+            None => unreachable!("a task that has ended leaves a result"),
+        }
+    }
+}
+
+impl<T> Drop for Kept<T> {
     fn drop(&mut self) {
-        self.task.detach();
+        // SAFETY: null, for nobody will ask for the result.
+        unsafe { self.task.put_outcome(ptr::null::<Outcome<T>>()) };
     }
 }
 
@@ -164,7 +218,7 @@ impl<T> StackHandle<T> {
                 }
             }
         }
-        let stack = self.handle.task.head.returned.borrow_mut().take();
+        let stack = self.handle.kept().and_then(Head::take_stack);
         let Some(stack) = stack else { unreachable!("a task that has ended leaves the caller's stack") };
         (self.handle.take(), stack)
     }

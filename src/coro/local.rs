@@ -2,7 +2,12 @@
 
 use super::{runtime::Runtime, task::contain};
 use crate::Error;
-use std::{any::Any, cell::RefCell, fmt, rc::Rc};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+};
 
 /// A value of which each task has its own, made when it is first used there, and dropped at the end of the task.
 ///
@@ -59,7 +64,7 @@ impl<T: 'static> TaskLocal<T> {
             None => {
                 // May be the user's, and may use task-locals.
                 let fresh: Rc<dyn Any> = Rc::new((self.init)());
-                locals.0.borrow_mut().push((key, fresh.clone()));
+                locals.push(key, fresh.clone());
                 fresh
             }
         };
@@ -77,24 +82,43 @@ impl<T> fmt::Debug for TaskLocal<T> {
 }
 
 /// The values of one task.
-pub(super) struct Locals(RefCell<Vec<(usize, Rc<dyn Any>)>>);
+#[derive(Default)]
+pub(super) struct Locals {
+    values: RefCell<Vec<(usize, Rc<dyn Any>)>>,
+    /// There may be some. Looked at for each task that ends.
+    any: Cell<bool>,
+}
 
 impl Locals {
-    pub(super) fn new() -> Locals {
-        Locals(RefCell::default())
+    fn find(&self, key: usize) -> Option<Rc<dyn Any>> {
+        self.values.borrow().iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone())
     }
 
-    fn find(&self, key: usize) -> Option<Rc<dyn Any>> {
-        self.0.borrow().iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone())
+    fn push(&self, key: usize, value: Rc<dyn Any>) {
+        self.any.set(true);
+        self.values.borrow_mut().push((key, value));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !self.any.get()
     }
 
     /// Drops the values, the youngest first. Their destructors may use task-locals, and so make new ones.
+    #[inline]
     pub(super) fn clear(&self) {
+        if self.any.get() {
+            self.clear_all();
+        }
+    }
+
+    #[cold]
+    fn clear_all(&self) {
         loop {
-            let last = self.0.borrow_mut().pop();
-            let Some((_, value)) = last else { return };
+            let last = self.values.borrow_mut().pop();
+            let Some((_, value)) = last else { break };
             // None may be left: the scheduler would drop it, where it could do harm by panicking or waiting.
             contain(|| drop(value));
         }
+        self.any.set(false);
     }
 }

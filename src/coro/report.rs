@@ -52,7 +52,8 @@ pub fn dump() -> Dump {
 }
 
 pub(super) fn dump_of(runtime: &Runtime) -> Dump {
-    let mut tasks: Vec<_> = runtime.table.borrow().all().map(|task| describe(&task.head)).collect();
+    let mut tasks = Vec::new();
+    runtime.table.for_each(|task| tasks.push(describe(task)));
     tasks.sort_by_key(|task| task.id);
     tasks.insert(0, describe(runtime.root()));
     Dump { tasks }
@@ -64,7 +65,7 @@ fn describe(task: &Head) -> TaskReport {
         id: task.id(),
         name: task.name().map(str::to_owned),
         waits_for: waits.then(|| task.reason.get().to_string()),
-        canceled: task.canceled.get(),
+        canceled: task.marks.canceled.get(),
     }
 }
 

@@ -8,13 +8,15 @@
 //! task is resumed from there (or, the first time, by whoever spawned it) and goes back there when it waits.
 //! Completions never switch to a task; they put it into the queue.
 
+mod start;
+
 use super::{
     Config,
     interrupt::Deadline,
     offload::{Chores, Errand},
     remote::Post,
     report,
-    stack::{Pool, Stack, StackStats, Watch},
+    stack::{Pool, StackStats, Watch},
     table::Table,
     task::{Head, Key, State},
     wait::{Reason, TaskWaiter},
@@ -28,7 +30,6 @@ use crate::{
 };
 use std::{
     cell::{Cell, RefCell},
-    io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     ptr,
     sync::atomic::{AtomicU32, Ordering},
@@ -37,8 +38,6 @@ use std::{
 /// After so many resumptions timers and descriptors are looked at, even if tasks are always ready; and after so many
 /// operations that were finished at once, a task lets others run.
 const FAIR: u32 = 61;
-/// Tasks that run below one another, each having spawned the next. Deeper ones wait for their turn.
-const DEEPEST: u32 = 64;
 /// A cancelled task may ignore it so often, before the process ends.
 const PATIENCE: u32 = 100_000;
 /// So many of those who wait for batches are looked at before the engine waits.
@@ -65,7 +64,7 @@ pub(crate) struct Runtime {
     /// The task that runs.
     running: Cell<*const Head>,
     root: Head,
-    pub(super) table: RefCell<Table>,
+    pub(super) table: Table,
     pool: RefCell<Pool>,
     pub(super) config: Config,
     /// Waits that something outside ends: the kernel, the clock, a worker, another thread.
@@ -90,7 +89,6 @@ pub(crate) struct Runtime {
     closing: Cell<bool>,
     /// Counts for `stats`.
     pub(super) switches: Cell<u64>,
-    pub(super) spawned: Cell<u64>,
 }
 
 impl Runtime {
@@ -98,9 +96,9 @@ impl Runtime {
         static SERIALS: AtomicU32 = AtomicU32::new(1);
         let (max, idle) = (config.max_workers, config.worker_idle);
         let workers = Threads::new(Kind { name: "aio-offload", max, idle, stack: None, signals: true });
-        let root = Head::new(Some(config.name.clone().unwrap_or("root".into())));
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
-        root.set_serial(serial);
+        let root = Head::new(serial, Key { index: 0, id: 0 });
+        root.set_name(config.name.clone().unwrap_or("root".into()));
         Ok(Runtime {
             engine: Engine::new(config.engine)?,
             woken: Woken::new(),
@@ -111,7 +109,7 @@ impl Runtime {
             taken: Cell::new(0),
             running: Cell::new(ptr::null()),
             root,
-            table: RefCell::default(),
+            table: Table::new(serial),
             pool: RefCell::new(Pool::new()),
             config,
             outstanding: Cell::new(0),
@@ -129,7 +127,6 @@ impl Runtime {
             despair: Cell::new(false),
             closing: Cell::new(false),
             switches: Cell::new(0),
-            spawned: Cell::new(0),
         })
     }
 
@@ -183,10 +180,17 @@ impl Runtime {
 
     /// The same, for what makes no sense without one.
     #[track_caller]
+    #[inline]
     pub(super) fn expect<'r>(what: &str) -> &'r Runtime {
+        #[cold]
+        #[inline(never)]
+        #[track_caller]
+        fn outside(what: &str) -> ! {
+            panic!("{what} was called outside a runtime; call it inside coro::run")
+        }
         match Runtime::current_runtime() {
             Some(runtime) => runtime,
-            None => panic!("{what} was called outside a runtime; call it inside coro::run"),
+            None => outside(what),
         }
     }
 
@@ -255,31 +259,12 @@ impl Runtime {
     }
 
     pub(super) fn stack_stats(&self) -> StackStats {
-        self.pool.borrow().stats()
-    }
-
-    /// Takes a stack for a task.
-    pub(super) fn take_stack(&self, size: Option<usize>) -> io::Result<Stack> {
-        self.pool.borrow_mut().take(size.unwrap_or(self.config.stack_size))
-    }
-
-    /// Starts a task that has been entered into the table: now, below the caller, or when its turn comes.
-    #[inline(always)]
-    pub(super) fn start(&self, task: &Head, eager: bool) {
-        self.spawned.set(self.spawned.get() + 1);
-        if self.closing.get() {
-            // It has to be ended as well.
-            self.wake(&self.root);
-        }
-        // Inside another engine's `Config::run` the task could not wait as a task.
-        let here = engine::is_current(&self.engine);
-        if eager && here && self.depth.get() < DEEPEST && !self.current().is_fixed() {
-            self.depth.set(self.depth.get() + 1);
-            self.resume(task);
-            self.depth.set(self.depth.get() - 1);
-        } else {
-            self.make_ready(task);
-        }
+        let mut stats = self.pool.borrow().stats();
+        // The table has one that waits as well.
+        let spare = usize::from(self.table.has_spare());
+        stats.in_use -= spare;
+        stats.free += spare;
+        stats
     }
 
     /// Puts a parked task into the queue. Others will look at what they wait for before they park.
@@ -295,9 +280,9 @@ impl Runtime {
         if key.id == 0 {
             return self.wake(&self.root);
         }
-        let task = self.table.borrow().get(key);
+        let task = self.table.get(key);
         if let Some(task) = task {
-            self.wake(&task.head);
+            self.wake(&task);
         }
     }
 
@@ -372,41 +357,63 @@ impl Runtime {
     /// switch those were made on another stack.
     #[inline(always)]
     fn resume(&self, task: &Head) {
-        let previous = self.running.replace(task);
         task.state.set(State::Running);
-        self.switches.set(self.switches.get() + 1);
         // SAFETY: it was ready, so it is not running.
-        let ended = unsafe { task.resume() };
+        if self.switch_to(task, || unsafe { task.resume() }) {
+            self.end_kept(task);
+        }
+    }
+
+    /// What surrounds `switch`, which lets the task run and tells whether it has ended.
+    #[inline(always)]
+    fn switch_to(&self, task: &Head, switch: impl FnOnce() -> bool) -> bool {
+        let previous = self.running.replace(task);
+        self.switches.set(self.switches.get() + 1);
+        let ended = switch();
         self.running.set(previous);
         if !self.engine.is_alive() {
             report::forked();
         }
-        if ended {
-            self.end(task);
+        ended
+    }
+
+    /// Takes care of a task that has ended. As `end_first`, for one that was resumed: others may know it.
+    #[inline(never)]
+    fn end_kept(&self, task: &Head) {
+        // SAFETY: it has ended.
+        unsafe { task.drop_coroutine() };
+        self.note_end(task);
+        waitlist::wake_all(&task.joiners, |list| list, 0);
+        self.leave_scope(task);
+        self.remove(task);
+        if self.closing.get() && self.table.is_empty() {
+            self.wake(&self.root);
         }
     }
 
-    /// Takes care of what a task leaves.
-    #[inline(never)]
-    fn end(&self, task: &Head) {
+    #[inline(always)]
+    fn note_end(&self, task: &Head) {
         task.state.set(State::Done);
         self.go_on();
-        // SAFETY: it has ended.
-        if let Some(stack) = unsafe { task.take_stack() }
+    }
+
+    #[inline(always)]
+    fn leave_scope(&self, task: &Head) {
+        if !task.scope.get().is_null() {
+            // SAFETY: a scope waits for its children.
+            unsafe { (*task.leave_scope()).one_less() };
+        }
+    }
+
+    /// Takes what a task leaves, and the task, which may be gone then. A stack of the caller's is left to it.
+    #[inline(never)]
+    fn remove(&self, task: &Head) {
+        if let Some(stack) = task.take_stack()
             && let Some(stack) = self.pool.borrow_mut().give(stack)
         {
-            *task.returned.borrow_mut() = Some(stack);
+            task.set_stack(stack);
         }
-        let entry = self.table.borrow_mut().remove(task.key());
-        waitlist::wake_all(&task.joiners, |list| list, 0);
-        // SAFETY: a scope waits for its children.
-        if let Some(children) = unsafe { task.scope.get().as_ref() } {
-            children.one_less();
-        }
-        if self.closing.get() && self.table.borrow().is_empty() {
-            self.wake(&self.root);
-        }
-        drop(entry);
+        drop(self.table.remove(task.key()));
     }
 
     /// Runs tasks until it is the root's turn.
@@ -564,9 +571,7 @@ impl Runtime {
 
     /// Wakes all tasks, so that they look at what they wait for.
     fn wake_all(&self) {
-        for task in self.table.borrow().all() {
-            self.wake(&task.head);
-        }
+        self.table.for_each(|task| self.wake(task));
         self.wake(&self.root);
     }
 
@@ -576,11 +581,9 @@ impl Runtime {
         if !self.stuck.replace(true) {
             report::deadlock(self);
         }
-        self.root.hopeless.set(true);
+        self.root.marks.hopeless.set(true);
         if self.despair.replace(true) {
-            for task in self.table.borrow().all() {
-                task.head.hopeless.set(true);
-            }
+            self.table.for_each(|task| task.marks.hopeless.set(true));
             self.wake_all();
         } else {
             self.wake(&self.root);
@@ -604,11 +607,11 @@ impl Runtime {
     #[cold]
     #[inline(never)]
     pub(super) fn refuse(&self, me: &Head) {
-        me.refused.set(me.refused.get() + 1);
-        if me.refused.get() > PATIENCE {
+        me.marks.refused.set(me.marks.refused.get() + 1);
+        if me.marks.refused.get() > PATIENCE {
             report::careless(me);
         }
-        if me.refused.get() > 16 && !me.is_fixed() {
+        if me.marks.refused.get() > 16 && !me.is_fixed() {
             self.step_back(me);
         }
     }
@@ -631,12 +634,12 @@ impl Runtime {
             // Both run the user's code, which may start tasks. Tasks may have made the box only now.
             self.root.locals.clear();
             self.post.close();
-            let tasks = self.table.borrow().all_cloned();
+            let tasks = self.table.all();
             if tasks.is_empty() {
                 break;
             }
             for task in tasks {
-                self.cancel(&task.head);
+                self.cancel(&task);
             }
             self.wait_for_ends(&mut patience);
         }
@@ -645,8 +648,8 @@ impl Runtime {
 
     /// Waits until there is no task left, or a new one. Says for whom it waits if that takes long.
     fn wait_for_ends(&self, patience: &mut u64) {
-        let born = self.spawned.get();
-        let done = || self.table.borrow().is_empty() || self.spawned.get() != born;
+        let born = self.table.made();
+        let done = || self.table.is_empty() || self.table.made() != born;
         loop {
             self.nap(&self.root, *patience, done);
             if done() {
@@ -659,11 +662,11 @@ impl Runtime {
 
     /// Asks a task to end.
     pub(super) fn cancel(&self, task: &Head) {
-        if task.state.get() == State::Done || task.canceled.replace(true) {
+        if task.state.get() == State::Done || task.marks.canceled.replace(true) {
             return;
         }
-        if !task.has_begun() && !task.is_root() && !task.always_runs.get() {
-            task.never_run.set(true);
+        if !task.has_begun() && !task.is_root() && !task.marks.always_runs.get() {
+            task.marks.never_run.set(true);
         }
         self.wake(task);
     }

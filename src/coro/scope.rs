@@ -70,9 +70,9 @@ impl Children {
 
     /// Calls `f` with each child that has not ended.
     fn for_each(&self, f: impl Fn(&Runtime, &Head)) {
-        let tasks = self.runtime().table.borrow().all_cloned();
-        for task in tasks.iter().filter(|task| std::ptr::eq(task.head.scope.get(), self)) {
-            f(self.runtime(), &task.head);
+        let tasks = self.runtime().table.all();
+        for task in tasks.iter().filter(|task| std::ptr::eq(task.scope.get(), self)) {
+            f(self.runtime(), task);
         }
     }
 
@@ -299,11 +299,12 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// As there.
     pub fn join(self) -> Result<T, JoinError> {
         self.wait().map_err(JoinError::Interrupted)?;
+        let id = self.handle.id();
         match self.handle.take()? {
             Ok(value) => Ok(value),
             Err(Panicked) => {
                 let mut panics = self.children.panics.borrow_mut();
-                match panics.iter().position(|(id, _)| *id == self.handle.id()) {
+                match panics.iter().position(|(other, _)| *other == id) {
                     Some(at) => Err(JoinError::Panicked(panics.remove(at).1)),
                     None => unreachable!("the scope keeps it until it was asked for"),
                 }

@@ -1,18 +1,36 @@
 //! Starting tasks.
 
 use super::{
+    TaskId,
     join::{JoinHandle, StackHandle},
     runtime::Runtime,
     scope::Children,
     stack::Stack,
-    task::{Anything, Outcome, Task},
+    task::{First, Head, Outcome},
 };
-use std::{borrow::Cow, io, mem, rc::Rc};
+use corosensei::stack::STACK_ALIGNMENT;
+use std::{
+    borrow::Cow,
+    io,
+    mem::{self, ManuallyDrop},
+    ptr,
+    rc::Rc,
+};
+
+/// What a closure may have captured to be put on its stack before that is in use. Corosensei panics above 1 KiB.
+const LARGEST_ON_STACK: usize = 512;
 
 /// Who waits for a task to end, whatever happens.
 pub(super) enum Family<'a> {
     None,
     Scope(&'a Children),
+}
+
+/// What has become of a task when its spawner goes on.
+enum Started {
+    /// It has never waited. Its record may be another task's by now.
+    Ended(TaskId),
+    Kept(Rc<Head>),
 }
 
 /// How a task is to be started.
@@ -39,8 +57,8 @@ impl Spec {
 
     /// Starts a task whose result nobody wants.
     pub(super) fn detached(self, runtime: &Runtime, f: impl FnOnce() + 'static) -> io::Result<()> {
-        // SAFETY: 'static.
-        unsafe { self.start(runtime, Family::None, None, f) }.map(drop)
+        // SAFETY: 'static, and the outcome is null.
+        unsafe { self.launch(runtime, Family::None, None, ptr::null(), f) }.map(drop)
     }
 
     /// Makes a task and starts it.
@@ -57,26 +75,115 @@ impl Spec {
         stack: Option<Stack>,
         f: F,
     ) -> io::Result<JoinHandle<T>> {
-        let stack = match stack {
-            Some(stack) => stack,
-            None => runtime.take_stack(self.stack_size)?,
-        };
-        let task = Task::<Outcome<T>>::new(self.name);
-        task.head.set_serial(runtime.serial());
-        task.head.always_runs.set(self.always);
-        let entry: Rc<Task<dyn Anything + '_>> = task.clone();
-        // SAFETY: only the lifetime changes. The scheduler does not look at results; it drops the task when that has
-        // ended, when a result is left only if a handle is, which takes it before it goes.
-        let entry: Rc<Task> = unsafe { mem::transmute(entry) };
-        // SAFETY: promised by the caller; the table keeps the task until it has ended.
-        unsafe { task.prepare(stack, f) };
-        // Not earlier: a scope waits for what it has adopted.
-        if let Family::Scope(children) = family {
-            task.head.adopt(children);
+        // On this frame until the task is suspended: one that never is needs no memory.
+        let outcome = Outcome::new(None);
+        // SAFETY: promised by the caller; a task that has not ended gets another place below, before it goes on.
+        Ok(match unsafe { self.launch(runtime, family, stack, &raw const outcome, f)? } {
+            Started::Ended(id) => match outcome.into_inner() {
+                Some(result) => JoinHandle::ended(id, result),
+                None => unreachable!("a task that has ended leaves a result"),
+            },
+            Started::Kept(task) => {
+                let outcome = Rc::new(outcome);
+                // SAFETY: the handle keeps it, and lets the task know when it goes.
+                unsafe { task.put_outcome(Rc::as_ptr(&outcome)) };
+                JoinHandle::new(task, outcome)
+            }
+        })
+    }
+
+    /// Makes a task and starts it: now, below the caller, or when its turn comes. One on a stack of the caller's is
+    /// kept in any case.
+    ///
+    /// # Safety
+    /// As [`start`](Self::start). So does the outcome, if it is not null, until this has returned.
+    #[inline(always)]
+    unsafe fn launch<T, F: FnOnce() -> T>(
+        self,
+        runtime: &Runtime,
+        family: Family<'_>,
+        stack: Option<Stack>,
+        outcome: *const Outcome<T>,
+        f: F,
+    ) -> io::Result<Started> {
+        // SAFETY: promised by the caller. Boxed, the closure is as valid as before.
+        unsafe {
+            if size_of::<F>() <= LARGEST_ON_STACK && align_of::<F>() <= STACK_ALIGNMENT {
+                self.launch_small(runtime, family, stack, outcome, f)
+            } else {
+                self.launch_small(runtime, family, stack, outcome, Box::new(f))
+            }
         }
-        runtime.table.borrow_mut().insert(entry);
-        runtime.start(&task.head, !self.queued);
-        Ok(JoinHandle::new(task))
+    }
+
+    /// # Safety
+    /// As [`launch`](Self::launch).
+    #[inline(always)]
+    unsafe fn launch_small<T, F: FnOnce() -> T>(
+        self,
+        runtime: &Runtime,
+        family: Family<'_>,
+        stack: Option<Stack>,
+        outcome: *const Outcome<T>,
+        f: F,
+    ) -> io::Result<Started> {
+        let (plain, keep) = (self.is_plain() && stack.is_none(), stack.is_some());
+        let queued = self.queued;
+        let task = self.make(runtime, stack)?;
+        // SAFETY: promised by the caller.
+        unsafe { task.put_outcome(outcome) };
+        if let Family::Scope(children) = family {
+            // From here on nothing fails: a scope waits for what it has adopted.
+            task.adopt(children);
+        }
+        if queued || !runtime.may_start() {
+            // SAFETY: promised by the caller.
+            return Ok(Started::Kept(unsafe { runtime.enqueue(task, f) }));
+        }
+        let held = if keep { Some(runtime.known(task)) } else { None };
+        let first = First { task, f: ManuallyDrop::new(f) };
+        // SAFETY: promised by the caller; the frame that `first` is on stays until the task has run for the first time.
+        // A coroutine that has ended has nothing that would have to be dropped.
+        let mut coroutine = unsafe { task.prepare_first::<T, F>(&first) };
+        if runtime.run_first(task, &mut coroutine) {
+            let id = TaskId::new(task);
+            runtime.end_first(task, plain);
+            return Ok(held.map_or(Started::Ended(id), Started::Kept));
+        }
+        // SAFETY: it is this task's, and suspended.
+        unsafe { task.keep(ManuallyDrop::into_inner(coroutine)) };
+        Ok(Started::Kept(runtime.keep(task)))
+    }
+
+    /// Makes the record of a task, on that stack or one of the pool's.
+    #[inline(always)]
+    fn make(self, runtime: &Runtime, stack: Option<Stack>) -> io::Result<&Head> {
+        // Known where this is compiled, mostly.
+        if self.is_plain()
+            && stack.is_none()
+            && let Some(task) = runtime.table.add_spare()
+        {
+            // There is nothing in them; this way there are no flags either that say so.
+            mem::forget((self, stack));
+            return Ok(task);
+        }
+        self.make_other(runtime, stack)
+    }
+
+    #[inline(never)]
+    fn make_other(self, runtime: &Runtime, stack: Option<Stack>) -> io::Result<&Head> {
+        let task = runtime.make_task(stack, self.stack_size)?;
+        if let Some(name) = self.name {
+            task.set_name(name);
+        }
+        task.marks.always_runs.set(self.always);
+        Ok(task)
+    }
+
+    /// Whether it is like most tasks, which leave a record and a stack that the next such one can use.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.name.is_none() && self.stack_size.is_none() && !self.always
     }
 }
 

@@ -308,7 +308,8 @@ fn checked(size: usize) -> io::Result<usize> {
     Ok(size.next_multiple_of(memory::page_size()))
 }
 
-fn pointer(address: usize) -> StackPointer {
+#[inline]
+pub(super) fn pointer(address: usize) -> StackPointer {
     StackPointer::new(address).unwrap_or_else(|| unreachable!("no mapping starts at 0"))
 }
 

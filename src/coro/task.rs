@@ -1,24 +1,25 @@
 //! One task: its coroutine, its state, and the cell for its result.
 
-use super::{interrupt::Frame, local::Locals, scope::Children, stack::Stack, wait::Reason};
+use super::{
+    interrupt::Frame,
+    local::Locals,
+    scope::Children,
+    stack::{Stack, pointer},
+    wait::Reason,
+};
 use crate::{
     Error,
     sync::waitlist::{List, LocalLock, Lock},
 };
-use corosensei::{Coroutine, CoroutineResult, Yielder, stack::STACK_ALIGNMENT};
+use corosensei::{Coroutine, CoroutineResult, Yielder, stack::StackPointer};
 use std::{
     any::Any,
     borrow::Cow,
-    cell::{Cell, RefCell, UnsafeCell},
-    mem,
+    cell::{Cell, OnceCell, UnsafeCell},
+    mem::{self, ManuallyDrop},
     panic::{AssertUnwindSafe, catch_unwind},
-    ptr,
-    rc::Rc,
-    thread,
+    ptr, thread,
 };
-
-/// What a closure may have captured to be put on its stack before that is in use. Corosensei panics above 1 KiB.
-const LARGEST_ON_STACK: usize = 512;
 
 /// Where a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,33 +40,56 @@ pub(crate) struct Key {
     pub(super) id: u64,
 }
 
-/// What the scheduler knows of a task.
-pub(crate) struct Head {
-    key: Cell<Key>,
-    name: Option<Cow<'static, str>>,
-    pub(super) state: Cell<State>,
-    /// The next one in the queue of those to be resumed.
-    pub(super) next: Cell<*const Head>,
-    coroutine: UnsafeCell<Option<Coroutine<(), (), (), Stack>>>,
-    /// Of its stack.
-    range: Cell<(usize, usize)>,
-    /// On the coroutine's stack, valid while it runs.
-    yielder: Cell<*const Yielder<(), ()>>,
+/// The coroutine that a task is.
+pub(super) type Routine = Coroutine<(), (), (), Ends>;
+
+/// What was noted about a task, together so that it is soon wiped.
+#[derive(Default)]
+pub(super) struct Marks {
+    /// Waits refused since it was cancelled.
+    pub(super) refused: Cell<u32>,
     pub(super) canceled: Cell<bool>,
     /// It was cancelled before it began.
     pub(super) never_run: Cell<bool>,
     /// It runs even if it is cancelled before.
     pub(super) always_runs: Cell<bool>,
+    /// Nothing is left that could end its wait.
+    pub(super) hopeless: Cell<bool>,
+}
+
+impl Marks {
+    #[inline]
+    fn clear(&self) {
+        self.refused.set(0);
+        self.canceled.set(false);
+        self.never_run.set(false);
+        self.always_runs.set(false);
+        self.hopeless.set(false);
+    }
+}
+
+/// A task, as the scheduler knows it; or, when that has ended, a record that may become [another](Self::begin).
+pub(crate) struct Head {
+    key: Cell<Key>,
+    name: OnceCell<Cow<'static, str>>,
+    pub(super) state: Cell<State>,
+    /// The next one in the queue of those to be resumed.
+    pub(super) next: Cell<*const Head>,
+    /// From when it is first suspended, or put into the queue.
+    coroutine: UnsafeCell<Option<Routine>>,
+    /// What it runs on. A stack of the caller's is left here.
+    stack: Cell<Option<Stack>>,
+    /// Its ends, guard included.
+    range: Cell<(usize, usize)>,
+    /// On the coroutine's stack, valid while it runs.
+    yielder: Cell<*const Yielder<(), ()>>,
+    pub(super) marks: Marks,
     /// The runtime's number.
-    serial: Cell<u32>,
+    serial: u32,
     /// The innermost deadline or shield that the task is in.
     pub(super) frames: Cell<*const Frame>,
     /// The innermost of those that it has from its parent; the others are on its own stack.
     inherited: Cell<*const Frame>,
-    /// Waits refused since it was cancelled.
-    pub(super) refused: Cell<u32>,
-    /// Nothing is left that could end its wait.
-    pub(super) hopeless: Cell<bool>,
     /// The scope that it is a child of.
     pub(super) scope: Cell<*const Children>,
     /// How many `no_suspend`s it is in.
@@ -76,20 +100,12 @@ pub(crate) struct Head {
     pub(super) locals: Locals,
     /// Those who wait for its end.
     pub(super) joiners: LocalLock<List>,
-    /// Handles that may still ask for the result.
-    handles: Cell<u32>,
-    /// A stack of the caller's, when the task has ended on it.
-    pub(super) returned: RefCell<Option<Stack>>,
-}
-
-/// A task with room for its result. Shared by the scheduler while the task lives, and by its handle.
-pub(super) struct Task<O: ?Sized = dyn Anything> {
-    pub(super) head: Head,
-    outcome: O,
+    /// Where the result goes: an `Outcome` of its type, or null if nobody will ask for it.
+    outcome: Cell<*const ()>,
 }
 
 /// A result, once there is one.
-pub(super) type Outcome<T> = RefCell<Option<Result<T, Failure>>>;
+pub(super) type Outcome<T> = Cell<Option<Result<T, Failure>>>;
 
 /// Why a task gave no result.
 pub(super) enum Failure {
@@ -100,40 +116,71 @@ pub(super) enum Failure {
 
 impl Head {
     #[inline(always)]
-    pub(super) fn new(name: Option<Cow<'static, str>>) -> Head {
+    pub(super) fn new(serial: u32, key: Key) -> Head {
         Head {
-            key: Cell::new(Key { index: 0, id: 0 }),
-            name,
+            key: Cell::new(key),
+            name: OnceCell::new(),
             state: Cell::new(State::Running),
             next: Cell::new(ptr::null()),
             coroutine: UnsafeCell::new(None),
+            stack: Cell::new(None),
             range: Cell::new((0, 0)),
             yielder: Cell::new(ptr::null()),
-            canceled: Cell::new(false),
-            never_run: Cell::new(false),
-            always_runs: Cell::new(false),
-            serial: Cell::new(0),
+            marks: Marks::default(),
+            serial,
             frames: Cell::new(ptr::null()),
             inherited: Cell::new(ptr::null()),
-            refused: Cell::new(0),
-            hopeless: Cell::new(false),
             scope: Cell::new(ptr::null()),
             unswitchable: Cell::new(0),
             reason: Cell::new(Reason::STARTING),
             parked_as: Cell::new(None),
-            locals: Locals::new(),
+            locals: Locals::default(),
             joiners: <LocalLock<List> as Lock<List>>::NEW,
-            handles: Cell::new(1),
-            returned: RefCell::new(None),
+            outcome: Cell::new(ptr::null()),
         }
     }
 
-    pub(crate) fn key(&self) -> Key {
-        self.key.get()
+    /// Makes another task of what was left by one that has ended.
+    #[inline]
+    pub(super) fn begin(&self, id: u64) {
+        // All of them, so that none is forgotten.
+        let Head {
+            key,
+            name,
+            state,
+            next: _,
+            coroutine: _,
+            stack: _,
+            range: _,
+            yielder: _,
+            marks,
+            serial: _,
+            frames,
+            inherited,
+            scope,
+            unswitchable,
+            reason: _,
+            parked_as,
+            locals,
+            joiners: _,
+            outcome: _,
+        } = self;
+        key.set(Key { id, ..key.get() });
+        state.set(State::Running);
+        marks.clear();
+        debug_assert!(name.get().is_none() && locals.is_empty());
+        debug_assert!(scope.get().is_null() && frames.get().is_null() && inherited.get().is_null());
+        debug_assert!(unswitchable.get() == 0 && parked_as.get().is_none(), "a task takes back what it did");
     }
 
-    pub(super) fn set_key(&self, key: Key) {
-        self.key.set(key);
+    pub(super) fn set_name(&self, name: Cow<'static, str>) {
+        let first = self.name.set(name);
+        debug_assert!(first.is_ok(), "a task gets one name, when it is made");
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> Key {
+        self.key.get()
     }
 
     /// Whether it has begun to run.
@@ -143,11 +190,7 @@ impl Head {
 
     /// The number of the runtime that the task belongs to.
     pub(super) fn serial(&self) -> u32 {
-        self.serial.get()
-    }
-
-    pub(super) fn set_serial(&self, serial: u32) {
-        self.serial.set(serial);
+        self.serial
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -155,7 +198,7 @@ impl Head {
     }
 
     pub(super) fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.name.get().map(|name| &**name)
     }
 
     /// Whether this is the thread's own stack.
@@ -193,19 +236,31 @@ impl Head {
         unsafe { (*self.yielder.get()).suspend(()) };
     }
 
+    /// Gives the task what it runs on.
+    pub(super) fn set_stack(&self, stack: Stack) {
+        self.range.set(stack.range());
+        self.stack.set(Some(stack));
+    }
+
     /// Takes the stack of a task that has ended.
+    pub(super) fn take_stack(&self) -> Option<Stack> {
+        debug_assert!(self.state.get() == State::Done);
+        self.stack.take()
+    }
+
+    /// Drops the coroutine of a task that has ended.
     ///
     /// # Safety
-    /// The scheduler's: the task has ended.
-    pub(super) unsafe fn take_stack(&self) -> Option<Stack> {
+    /// The scheduler's: the task is not running.
+    pub(super) unsafe fn drop_coroutine(&self) {
         // SAFETY: promised by the caller.
-        unsafe { (*self.coroutine.get()).take() }.map(Coroutine::into_stack)
+        unsafe { *self.coroutine.get() = None };
     }
 
     /// Why the task may not wait now, if so: somebody has cancelled it, or its time is up.
     #[inline]
     pub(super) fn interruption(&self) -> Option<Error> {
-        if !self.canceled.get() && self.frames.get().is_null() { None } else { self.look_for_interruption() }
+        if !self.marks.canceled.get() && self.frames.get().is_null() { None } else { self.look_for_interruption() }
     }
 
     /// Walks through the deadlines from the innermost on, until a shield covers the others. A shield of the parent's
@@ -215,7 +270,7 @@ impl Head {
         let mut late = false;
         let mut frame = self.frames.get();
         loop {
-            if ptr::eq(frame, self.inherited.get()) && self.canceled.get() {
+            if ptr::eq(frame, self.inherited.get()) && self.marks.canceled.get() {
                 return Some(Error::Canceled);
             }
             // SAFETY: frames leave the list before they go: the own ones are on this stack, and those of the parent
@@ -238,6 +293,13 @@ impl Head {
         self.inherited.set(children.frames());
     }
 
+    /// Makes the task no scope's child any more; tells whose it was.
+    pub(super) fn leave_scope(&self) -> *const Children {
+        self.frames.set(ptr::null());
+        self.inherited.set(ptr::null());
+        self.scope.replace(ptr::null())
+    }
+
     /// Whether it must not switch: during a panic, and where the user said so.
     #[inline]
     pub(super) fn is_fixed(&self) -> bool {
@@ -245,76 +307,149 @@ impl Head {
     }
 }
 
-impl<T> Task<Outcome<T>> {
-    #[inline(always)]
-    pub(super) fn new(name: Option<Cow<'static, str>>) -> Rc<Task<Outcome<T>>> {
-        let mut task = Rc::<Task<Outcome<T>>>::new_uninit();
-        if let Some(place) = Rc::get_mut(&mut task) {
-            // In its place, for it is large.
-            place.write(Task { head: Head::new(name), outcome: RefCell::new(None) });
-        }
-        // SAFETY: a new `Rc` has no other owner, so it was written.
-        unsafe { task.assume_init() }
-    }
-
-    /// Gives the task its stack and what it is to run.
+/// What makes a record a task.
+impl Head {
+    /// Makes the coroutine of what the task is to run at once. Its closure stays on the spawner's frame until it runs:
+    /// one word is handed over, for what is written as several and read as one makes the processor wait.
     ///
     /// # Safety
-    /// The task is new, is resumed only while `f` and `T` are valid, and stays in its place until it has ended.
-    pub(super) unsafe fn prepare<F: FnOnce() -> T>(self: &Rc<Self>, stack: Stack, f: F) {
-        // SAFETY: promised by the caller. Boxed, the closure is as valid as before.
+    /// The task is new and has a stack. When the coroutine is resumed for the first time, which is once, `f` is taken
+    /// out of its place. From then on `f` and `T` are valid, and the task is in its place, until it has ended.
+    #[inline(always)]
+    pub(super) unsafe fn prepare_first<T, F: FnOnce() -> T>(&self, first: &First<'_, F>) -> ManuallyDrop<Routine> {
+        let first: *const First<'_, F> = first;
+        let body = move |yielder: &Yielder<(), ()>, ()| {
+            // SAFETY: promised by the caller: both are there, and `f` is taken once.
+            unsafe {
+                let task: *const Head = (*first).task;
+                (*task).yielder.set(yielder);
+                let f = ptr::read(&*(*first).f);
+                (*task).run(|| catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked));
+            }
+        };
+        // SAFETY: promised by the caller.
+        ManuallyDrop::new(unsafe { Coroutine::with_stack_unchecked(self.ends(), body) })
+    }
+
+    /// Makes the coroutine of what the task is to run when its turn comes.
+    ///
+    /// # Safety
+    /// The task is new, has a stack, and is resumed only while `f` and `T` are valid and it is in its place.
+    pub(super) unsafe fn prepare<T, F: FnOnce() -> T>(&self, f: F) {
+        self.yielder.set(ptr::null());
+        let task: *const Head = self;
+        let body = move |yielder: &Yielder<(), ()>, ()| {
+            // SAFETY: the scheduler keeps the task until it has ended, and this is it. Its outcome is of this type.
+            unsafe {
+                (*task).yielder.set(yielder);
+                (*task).run_unless_canceled(f);
+            }
+        };
+        // SAFETY: promised by the caller.
+        unsafe { self.keep(Coroutine::with_stack_unchecked(self.ends(), body)) };
+    }
+
+    #[inline]
+    fn ends(&self) -> Ends {
+        let (limit, base) = self.range.get();
+        Ends { base, limit }
+    }
+
+    /// What a task does, if it is not cancelled before.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    unsafe fn run_unless_canceled<T, F: FnOnce() -> T>(&self, f: F) {
+        // SAFETY: promised by the caller.
         unsafe {
-            if size_of::<F>() <= LARGEST_ON_STACK && align_of::<F>() <= STACK_ALIGNMENT {
-                self.prepare_small(stack, f);
+            if self.marks.never_run.get() {
+                contain(|| drop(f));
+                self.run(|| Err::<T, _>(Failure::NeverRan));
             } else {
-                self.prepare_small(stack, Box::new(f));
+                self.run(|| catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked));
             }
         }
     }
 
-    /// # Safety
-    /// As [`prepare`](Self::prepare).
-    unsafe fn prepare_small<F: FnOnce() -> T>(self: &Rc<Self>, stack: Stack, f: F) {
-        let task = Rc::as_ptr(self);
-        self.head.range.set(stack.range());
-        let body = move |yielder: &Yielder<(), ()>, ()| {
-            // SAFETY: the scheduler keeps the task until it has ended, and this is it.
-            let task = unsafe { &*task };
-            task.head.yielder.set(yielder);
-            task.run(f);
-        };
-        // SAFETY: promised by the caller; nobody else uses the coroutine of a new task.
-        unsafe { *self.head.coroutine.get() = Some(Coroutine::with_stack_unchecked(stack, body)) };
-    }
-
     /// What a task does. Whatever is the user's is dropped here, as part of the task, and not by the scheduler.
-    fn run<F: FnOnce() -> T>(&self, f: F) {
-        let result = if self.head.never_run.get() {
-            contain(|| drop(f));
-            Err(Failure::NeverRan)
-        } else {
-            catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked)
-        };
-        self.head.locals.clear();
-        if self.head.handles.get() > 0 {
-            *self.outcome.borrow_mut() = Some(result);
-        } else {
-            contain(|| drop(result));
-            // That may have made new ones.
-            self.head.locals.clear();
+    ///
+    /// # Safety
+    /// The task's outcome is null or leads to one for a `T`.
+    #[inline(always)]
+    unsafe fn run<T>(&self, f: impl FnOnce() -> Result<T, Failure>) {
+        let unwanted = Outcome::new(None);
+        let result = f();
+        // SAFETY: promised by the caller. Whoever owns the place keeps it until there is another one or none.
+        let place = unsafe { self.outcome.get().cast::<Outcome<T>>().as_ref() }.unwrap_or(&unwanted);
+        // Written into its place at once: a result that is put together elsewhere is copied, and that makes the
+        // processor wait. There was none before.
+        match result {
+            Ok(value) => mem::forget(place.replace(Some(Ok(value)))),
+            Err(failure) => leave_failure(place, failure),
+        }
+        self.locals.clear();
+        if let Some(result) = unwanted.into_inner() {
+            self.discard(result);
         }
     }
 
-    /// Takes the result, once there is one.
-    pub(super) fn take_outcome(&self) -> Option<Result<T, Failure>> {
-        self.outcome.borrow_mut().take()
+    /// Drops a result that nobody will ask for.
+    #[inline(never)]
+    fn discard<T>(&self, result: Result<T, Failure>) {
+        contain(|| drop(result));
+        // That may have made new ones.
+        self.locals.clear();
     }
 
-    /// The handle is gone: nobody will ask for the result.
-    pub(super) fn detach(&self) {
-        self.head.handles.set(self.head.handles.get() - 1);
-        drop(self.take_outcome());
+    /// From now on the result goes elsewhere; to null if nobody will ask for it.
+    ///
+    /// # Safety
+    /// `T` is what the task returns, and the place stays until there is another one or the task has ended.
+    #[inline]
+    pub(super) unsafe fn put_outcome<T>(&self, outcome: *const Outcome<T>) {
+        self.outcome.set(outcome.cast());
     }
+
+    /// Keeps the coroutine, from now on to be [resumed](Self::resume).
+    ///
+    /// # Safety
+    /// The scheduler's: the coroutine is the task's, and not running.
+    pub(super) unsafe fn keep(&self, coroutine: Routine) {
+        // SAFETY: promised by the caller: nobody else uses it.
+        unsafe { *self.coroutine.get() = Some(coroutine) };
+    }
+}
+
+/// What a task is to run at once, on its spawner's frame.
+pub(super) struct First<'a, F> {
+    pub(super) task: &'a Head,
+    /// Taken out by the task.
+    pub(super) f: ManuallyDrop<F>,
+}
+
+/// The ends of a task's stack, which the task keeps.
+pub(super) struct Ends {
+    base: usize,
+    limit: usize,
+}
+
+// SAFETY: they are those of a `Stack`, which promises the same, and is kept for as long as the coroutine.
+unsafe impl corosensei::stack::Stack for Ends {
+    #[inline]
+    fn base(&self) -> StackPointer {
+        pointer(self.base)
+    }
+
+    #[inline]
+    fn limit(&self) -> StackPointer {
+        pointer(self.limit)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn leave_failure<T>(place: &Outcome<T>, failure: Failure) {
+    place.set(Some(Err(failure)));
 }
 
 /// Runs what may panic where a panic has nowhere to go. Its message has been printed.
@@ -324,8 +459,3 @@ pub(super) fn contain(f: impl FnOnce()) {
         mem::forget(payload);
     }
 }
-
-/// Anything, of any lifetime: the scheduler does not look at results.
-pub(super) trait Anything {}
-
-impl<T> Anything for T {}

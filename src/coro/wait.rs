@@ -199,7 +199,7 @@ impl Runtime {
             self.add_outstanding(outside);
             self.park(me, reason);
             self.add_outstanding(-outside);
-            if me.hopeless.replace(false) && !done() {
+            if me.marks.hopeless.replace(false) && !done() {
                 self.refuse(me);
                 if !must && me.is_root() {
                     self.root_knows();

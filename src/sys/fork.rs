@@ -7,44 +7,49 @@
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// What a process remembers about itself: different from its parent's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Life(u32);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    /// On the page that is wiped. Kept here for those who ask often.
+    mark: &'static AtomicU32,
+    number: u32,
+}
 
 static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+/// Stands for the mark where there is no such page. No process has this number.
+static NO_PAGE: AtomicU32 = AtomicU32::new(0);
 /// Counts the lives of this line of processes; a child inherits its value and goes on from there.
 static LIVES: AtomicU32 = AtomicU32::new(0);
 
 impl Life {
     /// The life of this process.
     pub(crate) fn current() -> Life {
-        let page = page();
-        if page.is_null() {
-            return Life(std::process::id());
-        }
         // SAFETY: a page once stored in `PAGE` is never unmapped, and is mapped in children too.
-        let mark = unsafe { &*page };
-        match mark.load(Ordering::Relaxed) {
+        let Some(mark) = (unsafe { page().as_ref() }) else {
+            return Life { mark: &NO_PAGE, number: std::process::id() };
+        };
+        let number = match mark.load(Ordering::Relaxed) {
             0 => {
                 let fresh = LIVES.fetch_add(1, Ordering::Relaxed) + 1;
                 // Another thread may have been faster; then its number counts.
                 match mark.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => Life(fresh),
-                    Err(other) => Life(other),
+                    Ok(_) => fresh,
+                    Err(other) => other,
                 }
             }
-            number => Life(number),
-        }
+            number => number,
+        };
+        Life { mark, number }
     }
 
     /// Whether this is still the process that `current` was called in.
     #[inline]
     pub(crate) fn goes_on(self) -> bool {
-        let page = PAGE.load(Ordering::Relaxed);
-        if page.is_null() {
-            return self.0 == std::process::id();
-        }
-        // SAFETY: as in `current`.
-        unsafe { (*page).load(Ordering::Relaxed) == self.0 }
+        self.mark.load(Ordering::Relaxed) == self.number || self.is_that_process()
+    }
+
+    #[cold]
+    fn is_that_process(self) -> bool {
+        std::ptr::eq(self.mark, &NO_PAGE) && self.number == std::process::id()
     }
 }
 
