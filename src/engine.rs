@@ -157,6 +157,10 @@ impl Engine {
     }
 
     pub(crate) fn release_opened(&self, opened: i32, closed: bool) {
+        // A mapper may have forked; in the child the file is the parent's, as is the ring's table.
+        if !self.is_alive() {
+            return;
+        }
         // SAFETY: see `driver`.
         unsafe { (*self.driver.get()).release_opened(opened, closed) }
     }

@@ -31,6 +31,7 @@ use crate::{
     engine::Engine,
     op::RawOp,
     stats::Stats,
+    sync::Event,
 };
 use place::{Phase, Place};
 use remote::Post;
@@ -41,7 +42,7 @@ use std::{
     marker::PhantomData,
     mem::ManuallyDrop,
     os::fd::{AsFd, AsRawFd},
-    ptr,
+    ptr::{self, NonNull},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -103,7 +104,33 @@ const ROOM: usize = 512;
 ///
 /// A child of `fork(2)` cannot use its parent's queue: every call gives an error.
 pub struct Queue<'q, E, const PLACE: usize = ROOM> {
-    inner: ManuallyDrop<Box<Inner<'q, E, PLACE>>>,
+    inner: ManuallyDrop<Pinned<Inner<'q, E, PLACE>>>,
+}
+
+/// A box that others point into: moving a `Box` itself would claim that nobody else does.
+struct Pinned<T>(NonNull<T>, PhantomData<T>);
+
+impl<T> Pinned<T> {
+    fn new(value: T) -> Pinned<T> {
+        Pinned(NonNull::from(Box::leak(Box::new(value))), PhantomData)
+    }
+}
+
+impl<T> std::ops::Deref for Pinned<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: valid until this is dropped, and only ever shared.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> Drop for Pinned<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by `Box::leak`.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
 }
 
 /// Boxed: engine and operations in flight point to it.
@@ -121,10 +148,12 @@ struct Inner<'q, E, const PLACE: usize> {
     /// the operations that have not ended.
     submitted: Cell<u32>,
     streams: Cell<u32>,
+    /// Streams whose mappers are running.
+    delivering: Cell<u32>,
     /// Places whose operations have results.
     sink: Sink,
     /// Of every operation that stands alone: sees it into the sink.
-    waiter: Waiter,
+    waiter: Cell<Waiter>,
     magazine: Magazine,
     /// The rest of the chain that is being delivered, and whether its link is broken.
     rest: Cell<*mut Place<'q, E, PLACE>>,
@@ -132,6 +161,10 @@ struct Inner<'q, E, const PLACE: usize> {
     broken: Cell<bool>,
     /// Operations that have paused, and of whose results some were taken since.
     paused: RefCell<Vec<(u32, u64)>>,
+    /// Tasks that wait for the queue, and what tells them that another task has done something with it: they wait for
+    /// the engine's descriptor, which does not.
+    parked: Cell<u32>,
+    stirred: Event,
     closing: Cell<bool>,
     stopped: Cell<bool>,
     /// What other threads have sent. Made when the first of them gets a handle.
@@ -189,8 +222,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let config = if inside { config.pollable() } else { config };
         let engine = Engine::new(config.entries(capacity))?;
         let places: Box<[Place<'q, E, PLACE>]> = (0..capacity).map(Place::empty).collect();
-        let mut queue = Queue {
-            inner: ManuallyDrop::new(Box::new(Inner {
+        let queue = Queue {
+            inner: ManuallyDrop::new(Pinned::new(Inner {
                 engine,
                 places: Box::into_raw(places).cast(),
                 capacity,
@@ -199,13 +232,16 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 free: Cell::new(capacity),
                 submitted: Cell::new(0),
                 streams: Cell::new(0),
+                delivering: Cell::new(0),
                 sink: Sink::new(capacity),
-                waiter: Waiter::new(0),
+                waiter: Cell::new(Waiter::new(0)),
                 magazine: Magazine::new(4 * capacity.max(16)),
                 rest: Cell::new(ptr::null_mut()),
                 rest_len: Cell::new(0),
                 broken: Cell::new(false),
                 paused: RefCell::new(Vec::with_capacity(capacity as usize)),
+                parked: Cell::new(0),
+                stirred: Event::new(),
                 closing: Cell::new(false),
                 stopped: Cell::new(false),
                 post: OnceCell::new(),
@@ -215,7 +251,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             })),
         };
         // Now that it has its address.
-        queue.inner.waiter = Waiter::through(&raw const queue.inner.sink);
+        queue.inner.waiter.set(Waiter::through(&raw const queue.inner.sink));
         Ok(queue)
     }
 
@@ -363,6 +399,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                     // A `close` is about to end, and what it was given would be lost.
                     if !matches!((*slot).op, RawOp::Close { .. }) {
                         self.inner.engine.cancel(slot);
+                        self.stir();
                     }
                     true
                 }
@@ -372,6 +409,15 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 }
                 _ => false,
             }
+        }
+    }
+
+    /// Has tasks that wait for the queue look again.
+    #[inline]
+    fn stir(&self) {
+        if self.inner.parked.get() > 0 {
+            self.inner.stirred.set();
+            self.inner.stirred.reset();
         }
     }
 

@@ -97,7 +97,7 @@ impl FreeRing {
 impl Pool {
     /// `count` buffers of `size` bytes, all free. Given a ring, its `count` is the same.
     pub(crate) fn new(count: u32, size: u32, ring: Option<FreeRing>, engine: u64, group: u16) -> Option<Pool> {
-        let memory = sys::Pages::new(count as usize * size as usize)?;
+        let memory = sys::Pages::new((count as usize).checked_mul(size as usize)?)?;
         let free = match ring {
             Some(ring) => Free::Ring(ring),
             None => Free::List(RefCell::new(Vec::with_capacity(count as usize))),

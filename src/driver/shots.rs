@@ -75,6 +75,8 @@ pub struct Shots {
     limit: u32,
     /// Told of the next shot, once.
     waiting: Cell<*const Waiter>,
+    /// They cannot be taken now, and do not count as unread.
+    hidden: Cell<bool>,
 }
 
 impl Shots {
@@ -83,7 +85,7 @@ impl Shots {
     pub(crate) unsafe fn new(magazine: *const Magazine, limit: u32) -> Shots {
         let nothing = || Cell::new(NONE);
         let (first, last, len) = (nothing(), nothing(), Cell::new(0));
-        Shots { magazine, first, last, len, limit, waiting: Cell::new(ptr::null()) }
+        Shots { magazine, first, last, len, limit, waiting: Cell::new(ptr::null()), hidden: Cell::new(false) }
     }
 
     fn magazine(&self) -> &Magazine {
@@ -101,6 +103,14 @@ impl Shots {
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.len.get() >= self.limit
+    }
+
+    /// Hides what there is and what comes, because nobody can take it, or shows it again.
+    pub(crate) fn hide(&self, hidden: bool) {
+        if self.hidden.replace(hidden) != hidden {
+            let (unread, len) = (&self.magazine().unread, self.len.get());
+            unread.set(if hidden { unread.get() - len } else { unread.get() + len });
+        }
     }
 
     /// Has `waiter`, which waits for one, told of the next shot; or nobody, if it is null.
@@ -131,7 +141,7 @@ impl Shots {
         }
         drop(nodes);
         self.len.set(self.len.get() + 1);
-        magazine.unread.set(magazine.unread.get() + 1);
+        magazine.unread.set(magazine.unread.get() + u32::from(!self.hidden.get()));
         let waiting = self.waiting.replace(ptr::null());
         if !waiting.is_null() {
             // SAFETY: promised to `tell_next`.
@@ -155,7 +165,7 @@ impl Shots {
             self.last.set(NONE);
         }
         self.len.set(self.len.get() - 1);
-        magazine.unread.set(magazine.unread.get() - 1);
+        magazine.unread.set(magazine.unread.get() - u32::from(!self.hidden.get()));
         Some(shot)
     }
 }

@@ -322,7 +322,6 @@ impl Slot {
     }
 
     /// Whether entries of the slot are in flight.
-    #[cfg(target_os = "linux")]
     pub(crate) fn has_entries(&self) -> bool {
         self.status.get().refs > 0
     }

@@ -201,6 +201,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             mem::forget(unwound);
             places.iter().for_each(|&place| (*place).phase.set(Phase::Submitted));
             self.inner.submitted.set(self.inner.submitted.get() + count);
+            self.stir();
         }
     }
 }

@@ -136,6 +136,21 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             self.inner.submitted.set(self.inner.submitted.get() + 1);
             // SAFETY: the group's place stays until its event has been taken; its waiter waits for this.
             unsafe { tell(&raw const (*place).waiter, 1) };
+            self.stir();
+        }
+    }
+
+    /// Whether a place that is in use is a member of a group, or of one within it. (They may be nested deeper than the
+    /// stack.)
+    fn is_within(&self, mut place: *mut Place<'q, E, PLACE>, group: u32) -> bool {
+        loop {
+            // SAFETY: places stay as long as the queue, and that of a group is not freed before its last member has
+            // ended.
+            match unsafe { (*place).group.get() } {
+                NONE => return false,
+                found if found == group => return true,
+                outer => place = self.inner.places.wrapping_add(outer as usize),
+            }
         }
     }
 
@@ -144,8 +159,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         for index in 0..self.inner.capacity {
             let place: *mut Place<'q, E, PLACE> = self.inner.places.wrapping_add(index as usize);
             // SAFETY: places stay as long as the queue.
-            let phase = unsafe { ((*place).group.get() == group).then(|| (*place).phase.get()) };
-            if phase.is_some_and(|phase| phase != Phase::Free && phase != Phase::Filling) {
+            if unsafe { (*place).phase.get() }.has_slot() && self.is_within(place, group) {
                 self.cancel_place(place);
             }
         }

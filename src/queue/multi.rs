@@ -86,6 +86,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                     (*shots).push(shots::Shot::last(0));
                 }
             }
+            self.stir();
             Ok(self.token(place))
         }
     }
@@ -130,6 +131,8 @@ impl<E, const PLACE: usize> Drop for Relist<'_, '_, E, PLACE> {
         // SAFETY: the place holds a stream whose last shot was not taken, and is on no list.
         unsafe {
             let waiter = &raw const (*place).waiter;
+            (*shots).hide(false);
+            queue.inner.delivering.set(queue.inner.delivering.get() - 1);
             (*waiter).pending.set(1);
             if (*shots).len() > 0 {
                 tell(waiter, 1);
@@ -139,6 +142,7 @@ impl<E, const PLACE: usize> Drop for Relist<'_, '_, E, PLACE> {
             if (*Place::slot_of(place)).state() == State::Held && !(*place).is_paused.replace(true) {
                 queue.inner.paused.borrow_mut().push(((*place).index, (*place).generation.get()));
             }
+            queue.stir();
         }
     }
 }
@@ -162,6 +166,9 @@ where
         let held: *mut Stream<O, M> = Place::payload_of(place);
         let shot = if act == Act::Drop { shots::Shot::last(0) } else { (*held).shots.pop()? };
         if shot.more {
+            // What comes while the mapper runs cannot be taken before it has returned.
+            (*held).shots.hide(true);
+            queue.inner.delivering.set(queue.inner.delivering.get() + 1);
             let relist = Relist(queue, place, &raw const (*held).shots);
             let result = (*held).op.item(shot);
             let deliver = || ((*held).map)(Shot { result, more: true, op: None });

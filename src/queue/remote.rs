@@ -16,9 +16,10 @@ use std::{
     fmt, mem,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -29,6 +30,40 @@ struct Bell {
     rung: AtomicBool,
     cancels: Mutex<Vec<Token>>,
     closed: AtomicBool,
+    /// Handles that other threads may have.
+    handles: AtomicUsize,
+}
+
+/// What each handle has: the queue's thread is told when the last one goes.
+struct Handle(Arc<Bell>);
+
+impl Handle {
+    fn new(bell: &Arc<Bell>) -> Handle {
+        bell.handles.fetch_add(1, SeqCst);
+        Handle(bell.clone())
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Handle {
+        Handle::new(&self.0)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.0.handles.fetch_sub(1, SeqCst) == 1 && !self.0.closed.load(SeqCst) {
+            self.0.ring();
+        }
+    }
+}
+
+impl std::ops::Deref for Handle {
+    type Target = Bell;
+
+    fn deref(&self) -> &Bell {
+        &self.0
+    }
 }
 
 /// What pulls it.
@@ -95,7 +130,7 @@ struct Ear {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Waker(Arc<Bell>);
+pub struct Waker(Handle);
 
 impl Waker {
     /// Makes the queue's present or next wait return. Does nothing if the queue is gone.
@@ -106,7 +141,7 @@ impl Waker {
 
 /// Cancels operations of a queue from any thread; made by [`Queue::canceler`].
 #[derive(Clone)]
-pub struct Canceler(Arc<Bell>);
+pub struct Canceler(Handle);
 
 impl Canceler {
     /// Has the queue's thread [cancel](Queue::cancel) an operation, when it waits or polls. If that has ended by then,
@@ -133,7 +168,7 @@ impl Canceler {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Poster<E> {
-    bell: Arc<Bell>,
+    bell: Handle,
     mail: Arc<Mail<E>>,
 }
 
@@ -191,7 +226,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     ///
     /// `EMFILE`, `ENFILE` or `ENOMEM`: the first handle takes a descriptor. [`SetupError::Forked`] in a child of `fork`.
     pub fn waker(&self) -> Result<Waker> {
-        Ok(Waker(self.post()?.bell.clone()))
+        Ok(Waker(Handle::new(&self.post()?.bell)))
     }
 
     /// A handle that cancels operations of this queue; otherwise as [`waker`](Queue::waker).
@@ -200,7 +235,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     ///
     /// As there.
     pub fn canceler(&self) -> Result<Canceler> {
-        Ok(Canceler(self.post()?.bell.clone()))
+        Ok(Canceler(Handle::new(&self.post()?.bell)))
     }
 
     /// A handle that posts events to this queue; otherwise as [`waker`](Queue::waker). It can be sent to other threads
@@ -211,7 +246,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// As there.
     pub fn poster(&self) -> Result<Poster<E>> {
         let post = self.post()?;
-        Ok(Poster { bell: post.bell.clone(), mail: post.mail.clone() })
+        Ok(Poster { bell: Handle::new(&post.bell), mail: post.mail.clone() })
     }
 
     fn post(&self) -> Result<&Post<E>> {
@@ -234,7 +269,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         unsafe { Slot::init(ear.slot.get().cast(), RawOp::Nop, Link::None, ear.waiter.get()) };
         let rope = self.rope(&ear)?;
         let (rung, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        let bell = Bell { rope, rung, cancels: Mutex::default(), closed };
+        let handles = AtomicUsize::new(0);
+        let bell = Bell { rope, rung, cancels: Mutex::default(), closed, handles };
         Ok(self.inner.post.get_or_init(|| Post {
             bell: Arc::new(bell),
             mail: Arc::new(Mutex::new(Some(Vec::new()))),
@@ -259,7 +295,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
 
     /// Whether other threads have handles, or had and have sent something.
     pub(super) fn has_remotes(&self) -> bool {
-        self.inner.post.get().is_some_and(|post| Arc::strong_count(&post.bell) > 1 || post.bell.rung.load(SeqCst))
+        self.inner.post.get().is_some_and(|post| post.bell.handles.load(SeqCst) > 0 || post.bell.rung.load(SeqCst))
     }
 
     /// Whether other threads have sent something that was not taken yet.
@@ -284,8 +320,14 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     #[inline]
     pub(super) fn was_rung(&self) -> bool {
         self.inner.post.get().is_some_and(|post| {
-            // SAFETY: read only; the engine writes to it while it runs, and not now.
-            post.armed.get() && unsafe { (*post.ear.waiter.get()).pending.get() } == 0
+            // SAFETY: the engine uses it while it runs, and not now.
+            let pending = unsafe { &(*post.ear.waiter.get()).pending };
+            if matches!(post.bell.rope, Rope::Source(_)) || pending.get() > 0 || post.bell.rung.load(SeqCst) {
+                return post.armed.get() && pending.get() == 0;
+            }
+            // A message that came late: what it told of was found before.
+            pending.set(1);
+            false
         })
     }
 
@@ -351,6 +393,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         }
         // Dropped when the lock is free again: what is in there may be anything.
         let letters = post.mail.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(letters);
+        for letter in letters.into_iter().flatten() {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(letter)));
+        }
     }
 }

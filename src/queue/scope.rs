@@ -109,10 +109,13 @@ fn scoped<'env, E, R, const PLACE: usize>(
     let scope = Box::into_raw(Box::new(scope));
     // SAFETY: just made, and taken back below, when the closure has ended and nobody can use the reference any more.
     let result = catch_unwind(AssertUnwindSafe(|| f(unsafe { &*scope })));
+    // What is dropped with the queue may use the reference still, so this goes before the scope is anybody's own.
+    // SAFETY: as above.
+    let closed = catch_unwind(AssertUnwindSafe(|| unsafe { (*scope).queue.close_if_alive() }));
     // SAFETY: made by `Box::into_raw`. Dropping it ends what is in flight, before what that borrows can go. In a forked
     // child the queue leaks.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(unsafe { Box::from_raw(scope) })));
-    match (result, dropped) {
+    match (result, closed.and(dropped)) {
         (Ok(value), Ok(())) => Ok(value),
         (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
     }

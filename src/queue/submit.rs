@@ -109,7 +109,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         // SAFETY: promised by the caller.
         unsafe {
             (*place).actor.set(Some(actor));
-            let mut cx = Lower::new(&self.inner.engine, &self.inner.waiter, 1, false);
+            let mut cx = Lower::new(&self.inner.engine, self.inner.waiter.as_ptr(), 1, false);
             // Lowering calls user code (`AsFd`), which may panic.
             let unwound = Unwound { queue: self, place };
             let raw = (*op).lower(&mut cx);
@@ -117,6 +117,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             (*place).phase.set(phase);
             self.inner.submitted.set(self.inner.submitted.get() + 1);
             cx.push(Place::slot_of(place), raw, Link::None);
+            self.stir();
         }
     }
 

@@ -26,6 +26,15 @@ use std::{
 /// How long a task waits at most where nothing tells that there is something.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
+/// Calls a function when it is dropped.
+struct Defer<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Defer<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// Gives what was submitted to the kernel and waits until there are `at_least` events, or nothing is left that
     /// could end: fewer operations in flight never make it hang. Zero does not wait.
@@ -80,12 +89,12 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     ///
     /// As [`wait`](Queue::wait).
     pub fn drain(&self, mut f: impl FnMut(super::Token, E)) -> Result<()> {
-        loop {
+        // Not `wait`, which would wait for other threads if nothing is in flight.
+        self.poll()?.for_each(|(token, event)| f(token, event));
+        while self.has_work() || self.ready() > 0 {
             self.wait(1)?.for_each(|(token, event)| f(token, event));
-            if !self.has_work() && self.ready() == 0 {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Hands events to `f` until nothing is in flight any more, and no other thread could send something, or until
@@ -148,7 +157,11 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     #[inline]
     fn has_work(&self) -> bool {
         let inner = &**self.inner;
-        inner.submitted.get() > inner.sink.weight() + inner.rest_len.get() || inner.streams.get() > 0
+        let (streams, delivering) = (inner.streams.get(), inner.delivering.get());
+        inner.submitted.get() > inner.sink.weight() + inner.rest_len.get()
+            || streams > delivering
+            // One that has paused does not go on before its mapper has returned.
+            || delivering > 0 && self.lives()
     }
 
     /// Everything but the plainest way to wait.
@@ -174,6 +187,10 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             self.turn_until(least);
         }
         self.open_post();
+        if self.ready() > 0 {
+            // Others may wait for what was taken out of the engine here.
+            self.stir();
+        }
         Ok(self.events())
     }
 
@@ -208,8 +225,13 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             let place: *mut Place<'q, E, PLACE> = inner.places.wrapping_add(index as usize);
             // SAFETY: places stay as long as the queue; the slot of one that was submitted is initialised.
             unsafe {
+                // What is over but for an entry in flight ends by itself.
                 (*place).phase.get().has_slot()
-                    && !matches!((*Place::slot_of(place)).state(), State::Done | State::Held)
+                    && match (*Place::slot_of(place)).state() {
+                        State::Done => false,
+                        State::Held => (*Place::slot_of(place)).has_entries(),
+                        _ => true,
+                    }
             }
         };
         (0..inner.capacity).any(live)
@@ -246,7 +268,11 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
 
     /// Suspends the calling task until its queue's engine has something to do.
     fn wait_in_task(&self, runtime: &Runtime, least: u32, deadline: Option<Instant>) -> Result<()> {
+        let parked = &self.inner.parked;
+        parked.set(parked.get() + 1);
+        let _gone = Defer(|| parked.set(parked.get() - 1));
         loop {
+            self.resume_paused();
             let listens = self.listens();
             self.inner.engine.poll(true);
             let nothing = !listens && !self.has_work();
@@ -265,17 +291,26 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 Some(fd) => {
                     // SAFETY: the engine keeps its descriptor open, and lives as long as the queue.
                     let poll = Poll::new(unsafe { BorrowedFd::borrow_raw(fd) }, PollEvents::IN);
-                    let woken = match limit {
-                        Some(limit) => crate::single(crate::op::Op::timeout(poll, limit)),
-                        None => crate::single(poll),
+                    let stirred = &self.inner.stirred;
+                    let (woken, _) = match limit {
+                        Some(limit) => coro::select((crate::op::Op::timeout(poll, limit), stirred))?,
+                        None => coro::select((poll, stirred))?,
                     };
                     match woken {
-                        Err(Error::TimedOut) if runtime.interruption().is_none() => {}
-                        other => drop(other?),
+                        Some(Err(Error::TimedOut)) if runtime.interruption().is_none() => {}
+                        Some(other) => drop(other?),
+                        None => {}
                     }
                 }
                 None => coro::sleep(limit.map_or(LOOK_AGAIN, |limit| limit.min(LOOK_AGAIN)))?,
             }
+        }
+    }
+
+    /// Closes the queue, unless this is a forked child, whose queue is the parent's.
+    pub(super) fn close_if_alive(&self) {
+        if self.inner.engine.is_alive() {
+            self.close();
         }
     }
 
