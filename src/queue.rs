@@ -311,7 +311,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     }
 
     fn make_pool(&self, count: usize, size: usize, incremental: bool) -> Result<BufPool> {
-        let count = count.checked_next_power_of_two().filter(|&count| count <= pool::MOST as usize);
+        let count = (1..=pool::MOST as usize).contains(&count).then(|| count.next_power_of_two());
         let size = u32::try_from(size).ok().filter(|&size| size > 0 && size <= 1 << 30);
         let (Some(count @ 1..), Some(size)) = (count, size) else {
             return Err(Error::Invalid(&"a pool has 1 to 32768 buffers, of 1 byte to 1 GiB each"));
@@ -343,8 +343,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the operation has ended, or was never this queue's: [`Error::Invalid`] then. It is no error to cancel
-    /// twice, nor what has not started yet; then nothing happens.
+    /// `ENOENT` if its (last) event has been taken; [`Error::Invalid`] if it was never this queue's. It is no error to
+    /// cancel twice, nor what has not started yet, nor what has its result; then nothing happens.
     pub fn cancel(&self, token: Token) -> Result<()> {
         if token.queue != self.inner.id {
             return Err(Error::Invalid(&"the token is another queue's"));
@@ -354,11 +354,15 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         }
         let place = self.place(token.index).filter(|&place| {
             // SAFETY: places stay as long as the queue.
-            unsafe { (*place).generation.get() == token.generation }
+            unsafe { (*place).generation.get() == token.generation && (*place).phase.get().is_submitted() }
         });
         match place {
-            Some(place) if self.cancel_place(place) => Ok(()),
-            _ => Err(Error::Os(Errno::new(libc::ENOENT))),
+            Some(place) => {
+                // It may have its result already. When it gets it depends on the engine, so that is no error.
+                self.cancel_place(place);
+                Ok(())
+            }
+            None => Err(Error::Os(Errno::new(libc::ENOENT))),
         }
     }
 

@@ -62,6 +62,11 @@ pub(super) unsafe fn end(slot: *mut Slot, result: i32) {
 pub(super) unsafe fn round(slot: *mut Slot, first: bool) -> Round {
     // SAFETY: promised by the caller.
     let (fd, what, shots) = unsafe { parts(slot) };
+    // Of these an attempt could tell only if what it reads is not in memory.
+    let is_file = || matches!(sys::file_type(fd.number()), Ok(libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK));
+    if first && matches!(what, Multi::Read { .. }) && is_file() {
+        return Round::End(-libc::EBADFD);
+    }
     let mut tries = 0;
     loop {
         if shots.is_full() {
@@ -77,6 +82,11 @@ pub(super) unsafe fn round(slot: *mut Slot, first: bool) -> Round {
         let buffer = buffer.and_then(|(pool, buffer)| Some((pool, buffer?)));
         // SAFETY: promised by the caller; the buffer is free.
         let outcome = unsafe { attempt(fd, &what, buffer) };
+        let outcome = match outcome {
+            // SAFETY: promised by the caller.
+            Attempt::Done(result) if unsafe { is_end_of_stream(fd, &what, result) } => Attempt::Done(0),
+            other => other,
+        };
         let filled = matches!(outcome, Attempt::Done(1..));
         if let (Some((pool, buffer)), false) = (buffer, filled) {
             pool.untake(buffer);
@@ -130,6 +140,17 @@ pub(crate) struct MessageHead {
     pub(crate) control_len: u32,
     pub(crate) payload_len: u32,
     pub(crate) flags: u32,
+}
+
+/// Whether this is the result for a stream that has ended, which gives empty messages from then on.
+///
+/// # Safety
+/// As [`parts`].
+pub(super) unsafe fn is_end_of_stream(fd: Fd, what: &Multi, result: i32) -> bool {
+    let Multi::RecvMsg { msg, .. } = *what else { return false };
+    // SAFETY: promised by the caller; the operation keeps its header.
+    let before = mem::size_of::<MessageHead>() + unsafe { (*msg).msg_namelen } as usize;
+    result >= 0 && result as usize == before && sys::is_stream(fd.number())
 }
 
 /// Receives a message as the kernel lays it out: a head, room for the address, and the bytes.

@@ -82,6 +82,11 @@ pub(super) enum Phase {
 pub(super) struct Aligned<const PLACE: usize>([u8; PLACE]);
 
 impl Phase {
+    /// Whether its (last) event is still to come.
+    pub(super) fn is_submitted(self) -> bool {
+        self.has_slot() || self == Phase::Waiting
+    }
+
     /// Whether the slot is initialised, and the engine's.
     pub(super) fn has_slot(self) -> bool {
         matches!(self, Phase::Submitted | Phase::Recurring | Phase::Streaming)

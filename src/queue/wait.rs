@@ -40,7 +40,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// could end: fewer operations in flight never make it hang. Zero does not wait.
     ///
     /// It also returns when a [`Waker`](super::Waker) asked for that, with whatever there is, and while there is one it
-    /// waits for it even if nothing is in flight.
+    /// waits for it even if nothing is in flight; so it returns when the last handle of other threads was dropped.
     ///
     /// Inside a [task](crate::coro) it suspends the task, on an engine that has a descriptor to wait for; a queue that
     /// was made outside of the runtime looks every millisecond.
@@ -91,7 +91,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     pub fn drain(&self, mut f: impl FnMut(super::Token, E)) -> Result<()> {
         // Not `wait`, which would wait for other threads if nothing is in flight.
         self.poll()?.for_each(|(token, event)| f(token, event));
-        while self.has_work() || self.ready() > 0 {
+        while !self.inner.closing.get() && (self.has_work() || self.ready() > 0) {
             self.wait(1)?.for_each(|(token, event)| f(token, event));
         }
         Ok(())
@@ -121,7 +121,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// As [`wait`](Queue::wait).
     pub fn run(&self, mut f: impl FnMut(super::Token, E)) -> Result<()> {
         self.inner.stopped.set(false);
-        while !self.inner.stopped.get() && (self.has_work() || self.ready() > 0 || self.has_remotes()) {
+        let goes_on = || !self.inner.stopped.get() && !self.inner.closing.get();
+        while goes_on() && (self.has_work() || self.ready() > 0 || self.has_remotes()) {
             for (token, event) in self.wait(1)? {
                 f(token, event);
                 if self.inner.stopped.get() {

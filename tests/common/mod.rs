@@ -1,7 +1,7 @@
 //! What the tests share.
 #![allow(dead_code)]
 
-use aio::{Backend, Config, coro};
+use aio::{Backend, Config, Queue, coro};
 use std::{
     cell::Cell,
     ffi::{CString, OsString},
@@ -147,6 +147,47 @@ pub fn each_runtime(test: impl Fn()) {
 #[track_caller]
 pub fn each_backend_runtime(test: impl Fn(Backend)) {
     each_backend(|backend| coro::Config::new().backend(backend).run(|| test(backend)).unwrap());
+}
+
+/// Runs a test with the configuration of each way to make an engine: for queues, which have engines of their own.
+#[track_caller]
+pub fn each_queue(test: impl Fn(Config)) {
+    for engine in engines() {
+        eprintln!("on {}", engine.name);
+        let _watchdog = watchdog(engine.name);
+        test(engine.config);
+    }
+}
+
+/// A queue with places of the usual size.
+#[track_caller]
+pub fn queue<E>(capacity: u32, config: Config) -> Queue<'static, E> {
+    Queue::with_config(capacity, config).unwrap()
+}
+
+/// The events that are there, without waiting for more.
+#[track_caller]
+pub fn taken<E>(queue: &Queue<E>) -> Vec<E> {
+    queue.poll().unwrap().map(|(_, event)| event).collect()
+}
+
+/// All events until nothing is in flight, in order.
+#[track_caller]
+pub fn drained<E>(queue: &Queue<E>) -> Vec<E> {
+    let mut events = Vec::new();
+    queue.drain(|_, event| events.push(event)).unwrap();
+    events
+}
+
+/// Waits for so many events; others stay.
+#[track_caller]
+pub fn collect<E>(queue: &Queue<E>, count: usize) -> Vec<E> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let left = count - events.len();
+        events.extend(queue.wait(1).unwrap().map(|(_, event)| event).take(left));
+    }
+    events
 }
 
 pub fn runtime(engine: &Engine) -> coro::Config {

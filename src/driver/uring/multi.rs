@@ -120,11 +120,12 @@ impl Uring {
     pub(super) unsafe fn complete_multi(&mut self, slot: *mut Slot, result: i32, flags: u32) {
         // SAFETY: promised by the caller.
         unsafe {
-            let (_, what, shots) = multi::parts(slot);
+            let (fd, what, shots) = multi::parts(slot);
             let part = what.pool().filter(|_| flags & BUFFER != 0).map(|pool| {
                 let buffer = (flags >> BUFFER_SHIFT) as u16;
                 (*pool).filled(buffer, result.max(0) as u32, flags & BUFFER_MORE != 0)
             });
+            let result = if multi::is_end_of_stream(fd, &what, result) { 0 } else { result };
             let is_end = result == 0 && what.pool().is_some();
             if result > 0 || result == 0 && !is_end {
                 shots.push(Shot { part, ..Shot::plain(result) });
