@@ -96,6 +96,8 @@ pub trait Buf: seal::Sealed {
     /// the number of bytes.
     type Output;
     #[doc(hidden)]
+    const SHARED: bool = false;
+    #[doc(hidden)]
     fn parts(&self) -> Result<(*const u8, u32)>;
     #[doc(hidden)]
     fn into_output(self, len: usize) -> Self::Output;
@@ -369,6 +371,7 @@ macro_rules! shared {
 
         impl Buf for $handle {
             type Output = usize;
+            const SHARED: bool = true;
 
             fn parts(&self) -> Result<(*const u8, u32)> {
                 Ok((self.start, checked_len(self.len)?))

@@ -23,7 +23,7 @@ pub(crate) mod uring;
 pub(crate) mod waiter;
 pub(crate) mod wheel;
 
-use crate::{op::RawOp, stats::Stats};
+use crate::{op::RawOp, stats::Stats, sys};
 use pool::Pool;
 use slot::{Link, Slot};
 use std::{os::fd::RawFd, rc::Rc};
@@ -188,6 +188,19 @@ impl Driver {
             #[cfg(target_os = "linux")]
             Driver::Uring(uring) => uring.release_opened(opened, closed),
             Driver::Ready(_) => chain::close_opened(opened, closed),
+        }
+    }
+
+    /// Whether there is a way to do the operation. Only for those without an emulation on every system.
+    pub(crate) fn supports(&self, op: &RawOp) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.supports(op),
+            Driver::Ready(_) => match op {
+                RawOp::Entry(_) => false,
+                RawOp::FutexWait { .. } => sys::has_futex_waitv(),
+                _ => true,
+            },
         }
     }
 

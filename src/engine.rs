@@ -97,6 +97,12 @@ impl Engine {
         unsafe { (*self.driver.get()).cancel(slot) }
     }
 
+    /// As [`Driver::supports`].
+    pub(crate) fn supports(&self, op: &RawOp) -> bool {
+        // SAFETY: see `driver`.
+        unsafe { (*self.driver.get()).supports(op) }
+    }
+
     /// Tells engines apart.
     pub(crate) fn serial(&self) -> u64 {
         self.serial

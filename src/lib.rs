@@ -199,6 +199,8 @@ mod pages {
     struct Limits;
     #[doc = include_str!("../docs/coming-from.md")]
     struct ComingFrom;
+    #[doc = include_str!("../docs/zero-copy.md")]
+    struct ZeroCopy;
     #[doc = include_str!("../docs/poller.md")]
     struct Poller;
 }

@@ -92,6 +92,11 @@ impl<'e> Lower<'e> {
         self.engine.sigpipe_is_live()
     }
 
+    /// Whether the engine can do an operation at all.
+    pub(crate) fn supports(&self, op: &RawOp) -> bool {
+        self.engine.supports(op)
+    }
+
     /// Puts the operation being lowered under a time limit; the shortest counts.
     pub(crate) fn limit(&mut self, limit: Duration) {
         self.limit = Some(self.limit.map_or(limit, |other| other.min(limit)));
@@ -211,6 +216,10 @@ impl<'e> Lower<'e> {
                         if let Ok(number) = result {
                             close(number as i32);
                         }
+                    }
+                    RawOp::Pipe { fds, .. } if result.is_ok() => {
+                        close(*fds);
+                        close(*fds.add(1));
                     }
                     _ => {}
                 }

@@ -23,14 +23,17 @@ mod addr;
 mod cancel;
 mod child;
 mod dir;
+mod entry;
 mod event;
 mod file;
+mod futex;
 mod meta;
 mod msg;
 mod multi;
 mod nop;
 mod open;
 mod path;
+mod pipe;
 mod poll;
 mod raw;
 mod recv;
@@ -42,19 +45,23 @@ mod splice;
 mod tests;
 mod time;
 mod vectored;
+mod zero_copy;
 
 pub use addr::Address;
 pub use cancel::Cancel;
 pub use child::{ChildExit, Exit};
 pub use dir::{LinkAt, MkDirAt, RenameAt, RenameFlags, SymlinkAt, UnlinkAt};
+pub use entry::Raw;
 pub use event::{EventSource, Notify, WaitEvent};
 pub use file::{Advice, Fadvise, Fallocate, FallocateFlags, Fsync, Ftruncate, Read, Write};
+pub use futex::{FutexWait, FutexWake, FutexWord};
 pub use meta::{FileType, Statx, StatxFlags, StatxMask, StatxResult, Timestamp};
 pub use msg::{Control, ControlMessage, Received, RecvMsg, SendMsg};
 pub use multi::{AcceptMulti, Message, MultiOp, PollMulti, ReadMulti, RecvMsgMulti, RecvMulti, TimeoutMulti};
 pub use nop::Nop;
 pub use open::{CURRENT_DIR, Close, OpenAt, OpenFlags, OpenInto};
 pub use path::PathArg;
+pub use pipe::{Pipe, Tee};
 pub use poll::{Poll, PollEvents};
 pub use recv::{Recv, RecvFlags, RecvFrom};
 pub use send::{Send, SendFlags, SendTo};
@@ -63,6 +70,7 @@ pub use sockopt::{GetSockOpt, SetSockOpt, SocketOption, option};
 pub use splice::{Splice, SpliceFlags};
 pub use time::{Clock, Timeout};
 pub use vectored::{Readv, Writev};
+pub use zero_copy::{SendMsgZc, SendZc};
 
 pub(crate) use raw::{CURRENT_POSITION, CUT, Fd, Multi, RawOp, Target};
 
@@ -111,8 +119,8 @@ pub trait Op: Sealed + Sized {
 
     /// Starts the next operation of the tuple when this one has succeeded, and skips it otherwise (`IOSQE_IO_LINK`).
     ///
-    /// A short `Read`, `Write`, `Readv`, `Writev` or `Splice` counts as a failure here; a short `Recv` or `Send` does
-    /// only with the `WAITALL` flag. Every operation of the broken rest of the chain gives
+    /// A short `Read`, `Write`, `Readv`, `Writev`, `Splice` or `Tee` counts as a failure here; a short `Recv` or `Send`
+    /// does only with the `WAITALL` flag. Every operation of the broken rest of the chain gives
     /// [`Error::Skipped`](crate::Error::Skipped).
     ///
     /// The last operation of a batch cannot be linked; that does not compile:

@@ -140,7 +140,6 @@ struct Row {
     since: &'static str,
     emulation: Service,
     /// An example, to ask an engine about.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     op: RawOp,
 }
 
@@ -150,13 +149,19 @@ impl Row {
         self.supported(support.map(|support| match (self.op, support.has(&self.op)) {
             (RawOp::Timeout { .. }, _) => Service::Timer,
             (_, true) => Service::Ring,
-            (RawOp::CancelFd { .. }, false) => Service::Unsupported,
+            (RawOp::CancelFd { .. } | RawOp::FutexWait { .. }, false) => Service::Unsupported,
+            // As the ordinary sends.
+            (RawOp::SendZc { .. } | RawOp::SendMsgZc { .. }, false) => Service::Ring,
             (_, false) => Service::SystemCall,
         }))
     }
 
     fn supported(&self, io_uring: Option<Service>) -> Supported {
-        Supported { operation: self.operation, since: self.since, io_uring, emulation: self.emulation }
+        let emulation = match self.op {
+            RawOp::FutexWait { .. } if !crate::sys::has_futex_waitv() => Service::Unsupported,
+            _ => self.emulation,
+        };
+        Supported { operation: self.operation, since: self.since, io_uring, emulation }
     }
 }
 
@@ -190,6 +195,8 @@ const TABLE: &[Row] = table! {
     "Fallocate" "5.6" Worker RawOp::Allocate { fd: NONE, mode: 0, offset: 0, len: 0 };
     "Fadvise" "5.6" Worker RawOp::Advise { fd: NONE, offset: 0, len: 0, advice: 0 };
     "Splice" "5.7" Worker RawOp::Splice { from: NONE, from_offset: NOW, to: NONE, to_offset: NOW, len: 0, flags: 0 };
+    "Tee" "5.8" Readiness RawOp::Tee { from: NONE, to: NONE, len: 0, flags: 0 };
+    "Pipe" "6.16" SystemCall RawOp::Pipe { fds: ptr::null_mut(), flags: 0 };
     "Socket" "5.19" SystemCall RawOp::Socket { domain: 0, kind: 0, protocol: 0 };
     "Bind" "6.11" SystemCall RawOp::Bind { fd: NONE, addr: ptr::null(), len: 0 };
     "Listen" "6.11" SystemCall RawOp::Listen { fd: NONE, backlog: 0 };
@@ -203,6 +210,8 @@ const TABLE: &[Row] = table! {
     "SendMsg" "5.3" Readiness RawOp::SendMsg { fd: NONE, msg: ptr::null(), flags: 0 };
     "RecvFrom" "5.3" Readiness RawOp::RecvMsg { fd: NONE, msg: ptr::null_mut(), flags: 0 };
     "SendTo" "5.3" Readiness RawOp::SendMsg { fd: NONE, msg: ptr::null(), flags: 0 };
+    "SendZc" "6.0" Readiness RawOp::SendZc { fd: NONE, buf: ptr::null(), len: 0, flags: 0 };
+    "SendMsgZc" "6.1" Readiness RawOp::SendMsgZc { fd: NONE, msg: ptr::null(), flags: 0 };
     "Shutdown" "5.11" SystemCall RawOp::Shutdown { fd: NONE, how: 0 };
     "SetSockOpt" "6.7" SystemCall RawOp::SetSockOpt { fd: NONE, level: 1, name: 0, value: ptr::null(), len: 0 };
     "GetSockOpt" "6.7" SystemCall RawOp::GetSockOpt { fd: NONE, level: 1, name: 0, value: ptr::null_mut(), len: 0 };
@@ -212,4 +221,7 @@ const TABLE: &[Row] = table! {
     "ChildExit" "5.3" Readiness RawOp::ChildExit { pid: 0, pidfd: NONE };
     "Notify" "5.6" Readiness RawOp::Write { fd: NONE, buf: ptr::null(), len: 0, offset: NOW, nowait: false };
     "WaitEvent" "5.6" Readiness RawOp::Read { fd: NONE, buf: ptr::null_mut(), len: 0, offset: NOW, nowait: false };
+    "FutexWait" "6.7" Worker RawOp::FutexWait { word: ptr::null(), value: 0 };
+    "FutexWake" "6.7" SystemCall RawOp::FutexWake { word: ptr::null(), count: 0 };
+    "Raw" "5.1" Unsupported RawOp::Entry(ptr::null());
 };

@@ -170,8 +170,9 @@ struct Inner<'q, E, const PLACE: usize> {
     /// What other threads have sent. Made when the first of them gets a handle.
     post: OnceCell<Post<E>>,
     inbox: RefCell<VecDeque<E>>,
-    /// How many are in there.
+    /// How many are in there, and whether it is their turn.
     posted: Cell<u32>,
+    posts_turn: Cell<bool>,
     /// Operations live as long as `'q`, neither shorter nor longer.
     _operations: PhantomData<Cell<&'q ()>>,
 }
@@ -247,6 +248,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 post: OnceCell::new(),
                 inbox: RefCell::default(),
                 posted: Cell::new(0),
+                posts_turn: Cell::new(false),
                 _operations: PhantomData,
             })),
         };

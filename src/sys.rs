@@ -133,6 +133,19 @@ pub(crate) fn is_stream(fd: std::os::fd::RawFd) -> bool {
     socket_type(fd) == Ok(libc::SOCK_STREAM)
 }
 
+/// The family of a socket's addresses, or `-errno`.
+#[cfg(target_os = "linux")]
+pub(crate) fn socket_domain(fd: std::os::fd::RawFd) -> i32 {
+    let mut domain: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let place = (&raw mut domain).cast();
+    // SAFETY: the pointers are to locals of the sizes given.
+    match ret(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, place, &mut len) }) {
+        0 => domain,
+        error => error,
+    }
+}
+
 /// `SO_TYPE` of a socket, or `-errno`.
 pub(crate) fn socket_type(fd: std::os::fd::RawFd) -> Result<i32, i32> {
     let mut kind: libc::c_int = 0;

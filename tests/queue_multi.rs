@@ -568,7 +568,6 @@ fn many_streams_at_once_keep_their_bytes_in_order() {
 }
 
 #[test]
-#[ignore = "on io_uring of Linux 6.18 a multishot receive misses the end of a stream now and then"]
 fn an_end_that_comes_right_behind_the_last_bytes_is_not_missed() {
     const STREAMS: usize = 24;
     each_queue(|config| {

@@ -375,3 +375,29 @@ fn handles_are_for_other_threads_and_queues_are_not() {
     assert_eq!(Queue::<(), 512>::with_config(0, Config::new()).err().map(|error| error.raw_os_error()), Some(None));
     assert!(matches!(Queue::<()>::new(0), Err(SetupError::QueueSize { .. })));
 }
+
+#[test]
+fn what_is_posted_and_what_has_ended_take_turns() {
+    each_queue(|config| {
+        let queue: Queue<u32> = queue(8, config);
+        let poster = queue.poster().unwrap();
+        queue.submit(Nop::new(), |_| 1).unwrap();
+        let mut seen = Vec::new();
+        // One event for each wait, and there is always another one.
+        for _ in 0..4 {
+            poster.post(0).unwrap();
+            poster.post(0).unwrap();
+            seen.extend(queue.wait(1).unwrap().next().map(|(_, event)| event));
+        }
+        assert!(seen.contains(&0) && seen.contains(&1), "{seen:?}");
+        // A chain stays together.
+        queue.drain(|_, _| {}).unwrap();
+        queue.submit_chain((Nop::new().link(), Nop::new()), (|_| 2, |_| 3)).unwrap();
+        poster.post(0).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            seen.extend(queue.wait(1).unwrap().next().map(|(_, event)| event));
+        }
+        assert!(seen.windows(2).any(|two| two == [2, 3]), "{seen:?}");
+    });
+}

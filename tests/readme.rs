@@ -28,7 +28,8 @@ fn the_table_of_operations_agrees_with_the_probe() {
             // The oldest kernel that the io_uring backend works on.
             let before = match row.operation {
                 _ if version(row.since) <= (5, 11) => "—".into(),
-                "Cancel" => Service::Unsupported.to_string(),
+                "Cancel" | "FutexWait" => Service::Unsupported.to_string(),
+                "SendZc" | "SendMsgZc" => Service::Ring.to_string(),
                 _ => Service::SystemCall.to_string(),
             };
             vec![row.operation.into(), row.since.into(), before, row.emulation.to_string()]

@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{
     os::fd::RawFd,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
 };
 
 /// What came of an [`attempt`].
@@ -53,6 +53,10 @@ pub(crate) unsafe fn now(op: &RawOp) -> i32 {
                 let flags = flags | sys::SPLICE_NONBLOCK;
                 sys::splice(from.number(), from_offset, to.number(), to_offset, len, flags)
             }
+            RawOp::Tee { from, to, len, flags } => {
+                sys::tee(from.number(), to.number(), len, flags | sys::SPLICE_NONBLOCK)
+            }
+            RawOp::Pipe { fds, flags } => sys::pipe(fds, flags),
             RawOp::Open { dir, path, flags, mode, .. } => ret(libc::openat(dir.number(), path, flags, mode)),
             RawOp::Statx { dir, path, flags, mask, out } => sys::statx(dir.number(), path, flags, mask, out),
             RawOp::Rename { from_dir, from, to_dir, to, flags } => {
@@ -64,7 +68,9 @@ pub(crate) unsafe fn now(op: &RawOp) -> i32 {
             RawOp::Link { from_dir, from, to_dir, to, flags } => {
                 ret(libc::linkat(from_dir.number(), from, to_dir.number(), to, flags))
             }
-            RawOp::CancelFd { .. } => -libc::EOPNOTSUPP,
+            RawOp::FutexWake { word, count } => sys::futex_wake(word, count),
+            RawOp::CancelFd { .. } | RawOp::FutexWait { .. } | RawOp::Entry(_) => -libc::EOPNOTSUPP,
+            RawOp::SendZc { .. } | RawOp::SendMsgZc { .. } => socket(&op.copying()),
             _ => socket(op),
         }
     }
@@ -226,9 +232,26 @@ pub(crate) unsafe fn attempt(op: &RawOp, progress: &mut u32) -> Attempt {
                     Attempt::Worker
                 }
             }
+            RawOp::Tee { from, to, .. } => {
+                // If nobody reads the second pipe a signal is raised, which is for a worker to get.
+                if sys::poll_one(to.number(), libc::POLLOUT as u16, 0) & i32::from(libc::POLLERR) != 0 {
+                    return Attempt::Worker;
+                }
+                match now(op) {
+                    error if error != -libc::EAGAIN || op.is_nonblocking() => Attempt::Done(error),
+                    _ if sys::poll_one(from.number(), libc::POLLIN as u16, 0) == 0 => Attempt::Park,
+                    _ => Attempt::Later,
+                }
+            }
+            RawOp::FutexWait { word, value } if (*word).load(Ordering::Acquire) != value => {
+                Attempt::Done(-libc::EAGAIN)
+            }
             RawOp::Nop
             | RawOp::Invalid(_)
             | RawOp::Close { .. }
+            | RawOp::Pipe { .. }
+            | RawOp::FutexWake { .. }
+            | RawOp::Entry(_)
             | RawOp::Socket { .. }
             | RawOp::Bind { .. }
             | RawOp::Listen { .. }

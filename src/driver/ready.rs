@@ -115,7 +115,8 @@ impl Ready {
     unsafe fn start(&mut self, slot: *mut Slot) {
         // SAFETY: promised by the caller.
         unsafe {
-            (*slot).op = chain::resolved(&*slot);
+            // System calls copy what they send.
+            (*slot).op = chain::resolved(&*slot).copying();
             if let RawOp::Timeout { clock, absolute, at } = (*slot).op {
                 self.sleep(slot, clock, absolute, at.nanos());
             } else if (*slot).op.shots().is_some() {
@@ -259,6 +260,9 @@ impl Ready {
             let alone = (*slot).may_block() && (*slot).limit().is_none();
             if !alone && self.workers.give(slot.expose_provenance(), (*slot).op, (*slot).emulated().progress.get()) {
                 self.stats.jobs += 1;
+            } else if !alone && matches!((*slot).op, RawOp::FutexWait { .. }) {
+                // Nobody could end it on this thread. (`EAGAIN` would say that the word holds another value.)
+                self.settle(slot, -libc::ENOMEM);
             } else {
                 self.stats.direct += 1;
                 let result = workers::perform(&(*slot).op, (*slot).emulated().progress.get());
@@ -272,7 +276,7 @@ impl Ready {
     unsafe fn job_done(&mut self, slot: *mut Slot, result: i32) {
         // SAFETY: promised by the caller.
         unsafe {
-            let waits = matches!((*slot).op, RawOp::Splice { .. }) && !(*slot).op.is_nonblocking();
+            let waits = matches!((*slot).op, RawOp::Splice { .. } | RawOp::Tee { .. }) && !(*slot).op.is_nonblocking();
             match result {
                 error if error == -libc::EAGAIN && waits && (*slot).has_expired() => {
                     self.settle(slot, -libc::ECANCELED);
@@ -495,6 +499,10 @@ impl Ready {
                 State::Retry | State::Held => {}
                 State::Sleeping => self.clocks.retain(|&other| other != slot),
                 State::Worker if self.workers.take_back(slot.expose_provenance()) => {}
+                // It reports soon, with or without a result.
+                State::Worker if matches!((*slot).op, RawOp::FutexWait { .. }) => {
+                    return self.workers.stop_wait(slot.expose_provenance());
+                }
                 // With a worker, which cannot be interrupted; not started; or done.
                 _ => return,
             }

@@ -128,6 +128,9 @@ pub(crate) enum State {
     Worker,
     /// Pauses until some of its results are taken.
     Held,
+    /// Has its result, and the kernel still has its buffer.
+    #[cfg(target_os = "linux")]
+    Lingering,
     /// Has its result.
     Done,
 }
@@ -158,6 +161,9 @@ const BLOCKING: u16 = 1 << 9;
 const TRY: u16 = 1 << 10;
 #[cfg(target_os = "linux")]
 const TRIES: u16 = 3 << 10;
+/// A multishot operation of which each result needs an entry of its own.
+#[cfg(target_os = "linux")]
+const ONE_BY_ONE: u16 = 1 << 15;
 /// An entry may have more than one completion.
 #[cfg(target_os = "linux")]
 const CAREFUL: u16 = 1 << 14;
@@ -395,6 +401,17 @@ impl Slot {
     #[cfg(target_os = "linux")]
     pub(crate) fn set_careful(&self) {
         self.set(CAREFUL, true);
+    }
+
+    /// Whether each result of a multishot operation needs an entry of its own.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_one_by_one(&self) -> bool {
+        self.flag(ONE_BY_ONE)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn set_one_by_one(&self) {
+        self.set(ONE_BY_ONE, true);
     }
 
     /// Whether a multishot operation is to pause.

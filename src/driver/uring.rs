@@ -56,6 +56,9 @@ const ROLES: u64 = 15;
 /// `IORING_CQE_F_MORE`: the entry has further completions.
 const MORE: u32 = 1 << 1;
 
+/// `IORING_CQE_F_NOTIF`: what follows a result that said `MORE`. The kernel no longer uses the buffer of a send.
+const NOTIFICATION: u32 = 1 << 3;
+
 /// As many completions as there will be at once.
 const MANY: u32 = 64;
 
@@ -199,6 +202,9 @@ impl Uring {
             if matches!((*slot).op, RawOp::CancelFd { .. }) {
                 self.cancels += 1;
             }
+            if (*slot).op.is_zero_copy() && !self.support.has(&(*slot).op) {
+                (*slot).op = (*slot).op.copying();
+            }
             if let RawOp::Timeout { clock: Clock::Monotonic, absolute, at } = (*slot).op {
                 let now = if absolute { 0 } else { sys::monotonic() };
                 (*slot).set_state(State::Sleeping);
@@ -283,6 +289,9 @@ impl Uring {
         // SAFETY: promised by the caller; the slot is not finished while `refs` counts this entry.
         unsafe {
             if !encode::write_common(&op, self.ring.place(), flags, data) {
+                if op.is_zero_copy() || matches!(op, RawOp::Entry(_)) {
+                    (*slot).set_careful();
+                }
                 self.ring.place().write(encode::encode(&*slot).flags(flags).user_data(data));
             }
             (*slot).add_entry(State::Ring);
@@ -491,8 +500,11 @@ impl Uring {
             let last = !more && (*slot).remove_entry();
             if role == Role::Operation as u64 && (*slot).op.shots().is_some() {
                 self.complete_multi(slot, result, flags);
+            } else if role == Role::Operation as u64 && flags & NOTIFICATION != 0 {
+                // The result came before.
             } else if role == Role::Operation as u64 {
-                let interruptible = matches!((*slot).op, RawOp::Splice { .. } | RawOp::Accept { .. });
+                let interruptible =
+                    matches!((*slot).op, RawOp::Splice { .. } | RawOp::Tee { .. } | RawOp::Accept { .. });
                 // The kernel's own numbers for a signal, as a cancel is one to a worker of the ring.
                 let interrupted = (-516..=-512).contains(&result) || interruptible && result == -libc::EINTR;
                 if interrupted && self.cancels > 0 {
@@ -504,6 +516,10 @@ impl Uring {
                     true if (*slot).is_cancelled() => -libc::ECANCELED,
                     true => -libc::EINTR,
                 });
+                if more {
+                    // Nothing can end it any more; the kernel still has the buffer.
+                    (*slot).set_state(State::Lingering);
+                }
             } else {
                 self.complete_side_entry(slot, role, result);
             }
@@ -553,6 +569,10 @@ impl Uring {
             }
             if matches!((*slot).op, RawOp::Timeout { .. }) && (*slot).result() == -libc::ETIME {
                 (*slot).set_result(0);
+            }
+            if (*slot).is_cancelled() && again::asks_for_a_copy(&(*slot).op, (*slot).result()) {
+                // It would have been tried again.
+                (*slot).set_result(-libc::ECANCELED);
             }
             if (*slot).result() < 0 && !(*slot).is_chained() && self.try_again(slot) {
                 return;
@@ -627,6 +647,8 @@ impl Uring {
         unsafe {
             match (*slot).state() {
                 State::Held if (*slot).is_ending() => {}
+                // It is not tried again, should its result ask for that.
+                State::Lingering => (*slot).set_cancelled(),
                 State::Sleeping | State::Held if (*slot).op.shots().is_some() => {
                     (*slot).set_cancelled();
                     self.end_multi(slot, -libc::ECANCELED);
@@ -645,6 +667,11 @@ impl Uring {
                 _ => {}
             }
         }
+    }
+
+    /// As [`Driver::supports`](super::Driver::supports).
+    pub(crate) fn supports(&self, op: &RawOp) -> bool {
+        self.support.has(op)
     }
 
     pub(crate) fn release_opened(&mut self, opened: i32, closed: bool) {

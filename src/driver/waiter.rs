@@ -177,6 +177,10 @@ impl Sink {
         self.pushed.get().wrapping_sub(self.popped.get()).wrapping_add_signed(self.extra.get())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pushed.get() == self.popped.get()
+    }
+
     #[inline]
     pub(crate) fn push(&self, slot: *mut Slot) {
         let at = self.pushed.get();

@@ -235,7 +235,9 @@ impl<D: AsFd> MultiOp for ReadMulti<D> {
 /// Receives message after message, and tells who sent each: `recvmsg(2)`.
 ///
 /// A buffer of the pool takes the bytes and, before them, 144 bytes of address and lengths. A longer message loses its
-/// end. An empty message is one like any other; on a stream it is the end of that, and of the operation. Control messages are not received; descriptors that somebody sends are dropped by the kernel.
+/// end. An empty message is one like any other; on a stream it is the end of that, and of the operation. (For a stream
+/// of the Unix family use [`RecvMulti`]: Linux 6.18 may miss its end here.) Control messages are not received;
+/// descriptors that somebody sends are dropped by the kernel.
 ///
 /// `IORING_OP_RECVMSG` with `IORING_RECV_MULTISHOT`, Linux 6.0; used from 6.7 on. `recvmsg(2)` lists the errors.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use crate::{
     sys,
 };
 use libc::{c_char, c_int, c_void};
-use std::os::fd::RawFd;
+use std::{os::fd::RawFd, sync::atomic::AtomicU32};
 
 /// As an offset: read or write at the file's current position, and advance it.
 pub(crate) const CURRENT_POSITION: u64 = u64::MAX;
@@ -195,6 +195,18 @@ pub enum RawOp {
         len: u32,
         flags: u32,
     },
+    /// Copies from one pipe into another.
+    Tee {
+        from: Fd,
+        to: Fd,
+        len: u32,
+        flags: u32,
+    },
+    /// Makes two descriptors; the result is 0.
+    Pipe {
+        fds: *mut c_int,
+        flags: c_int,
+    },
     Socket {
         domain: c_int,
         kind: c_int,
@@ -243,6 +255,19 @@ pub enum RawOp {
         msg: *const libc::msghdr,
         flags: c_int,
     },
+    /// A `Send` whose buffer the kernel uses until the operation ends, if it can.
+    SendZc {
+        fd: Fd,
+        buf: *const u8,
+        len: u32,
+        flags: c_int,
+    },
+    /// The same for `SendMsg`.
+    SendMsgZc {
+        fd: Fd,
+        msg: *const libc::msghdr,
+        flags: c_int,
+    },
     Shutdown {
         fd: Fd,
         how: c_int,
@@ -282,6 +307,18 @@ pub enum RawOp {
         pid: libc::pid_t,
         pidfd: Fd,
     },
+    /// Waits until the word is woken, if it holds the value.
+    FutexWait {
+        word: *const AtomicU32,
+        value: u32,
+    },
+    /// The result is how many were woken.
+    FutexWake {
+        word: *const AtomicU32,
+        count: u32,
+    },
+    /// An entry as the program has built it; for rings only.
+    Entry(*const [u64; 8]),
     /// Has many results, which go to `shots`. It stands alone, and has no limit.
     Multi {
         fd: Fd,
@@ -335,6 +372,22 @@ impl RawOp {
         }
     }
 
+    /// A send that leaves its bytes where they are, as one that copies them; anything else as it is.
+    #[inline]
+    pub fn copying(self) -> RawOp {
+        match self {
+            RawOp::SendZc { fd, buf, len, flags } => RawOp::Send { fd, buf, len, flags },
+            RawOp::SendMsgZc { fd, msg, flags } => RawOp::SendMsg { fd, msg, flags },
+            other => other,
+        }
+    }
+
+    /// Whether it is a send that leaves its bytes where they are.
+    #[inline]
+    pub fn is_zero_copy(&self) -> bool {
+        matches!(self, RawOp::SendZc { .. } | RawOp::SendMsgZc { .. })
+    }
+
     /// Whether a success with this result breaks a soft link all the same, because it fell short.
     ///
     /// The kernel decides by opcode, not by the kind of descriptor: a short read of a socket breaks the chain and a
@@ -344,12 +397,14 @@ impl RawOp {
     /// The operation's pointers are still valid: the operation was not settled.
     pub unsafe fn falls_short(&self, result: u32) -> bool {
         match *self {
-            RawOp::Read { len, .. } | RawOp::Write { len, .. } | RawOp::Splice { len, .. } => result < len,
+            RawOp::Read { len, .. } | RawOp::Write { len, .. } | RawOp::Splice { len, .. } | RawOp::Tee { len, .. } => {
+                result < len
+            }
             RawOp::Readv { iov, count, .. } | RawOp::Writev { iov, count, .. } => {
                 // SAFETY: promised by the caller.
                 u64::from(result) < unsafe { iov_len(iov, count as usize) }
             }
-            RawOp::Recv { len, flags, .. } | RawOp::Send { len, flags, .. } => {
+            RawOp::Recv { len, flags, .. } | RawOp::Send { len, flags, .. } | RawOp::SendZc { len, flags, .. } => {
                 flags & libc::MSG_WAITALL != 0 && result < len
             }
             RawOp::RecvMsg { msg, flags, .. } => {
@@ -358,7 +413,7 @@ impl RawOp {
                 flags & libc::MSG_WAITALL != 0
                     && unsafe { (*msg).msg_flags & CUT != 0 || u64::from(result) < msg_len(msg) }
             }
-            RawOp::SendMsg { msg, flags, .. } => {
+            RawOp::SendMsg { msg, flags, .. } | RawOp::SendMsgZc { msg, flags, .. } => {
                 // SAFETY: promised by the caller.
                 flags & libc::MSG_WAITALL != 0 && u64::from(result) < unsafe { msg_len(msg) }
             }
@@ -397,6 +452,8 @@ impl RawOp {
             | RawOp::Send { fd, .. }
             | RawOp::RecvMsg { fd, .. }
             | RawOp::SendMsg { fd, .. }
+            | RawOp::SendZc { fd, .. }
+            | RawOp::SendMsgZc { fd, .. }
             | RawOp::Shutdown { fd, .. }
             | RawOp::SetSockOpt { fd, .. }
             | RawOp::GetSockOpt { fd, .. }
@@ -405,10 +462,17 @@ impl RawOp {
             | RawOp::CancelFd { fd } => [Some(fd), None],
             RawOp::Rename { from_dir: from, to_dir: to, .. }
             | RawOp::Link { from_dir: from, to_dir: to, .. }
-            | RawOp::Splice { from, to, .. } => [Some(from), Some(to)],
-            RawOp::Nop | RawOp::Invalid(_) | RawOp::Socket { .. } | RawOp::Timeout { .. } | RawOp::ChildExit { .. } => {
-                [None, None]
-            }
+            | RawOp::Splice { from, to, .. }
+            | RawOp::Tee { from, to, .. } => [Some(from), Some(to)],
+            RawOp::Nop
+            | RawOp::Invalid(_)
+            | RawOp::Pipe { .. }
+            | RawOp::Socket { .. }
+            | RawOp::Timeout { .. }
+            | RawOp::ChildExit { .. }
+            | RawOp::FutexWait { .. }
+            | RawOp::FutexWake { .. }
+            | RawOp::Entry(_) => [None, None],
         }
     }
 
@@ -422,9 +486,20 @@ impl RawOp {
     }
 
     /// Whether the operation names the descriptor that its own chain opens.
+    #[inline]
     pub fn names_opened(&self) -> bool {
-        let mut op = *self;
-        op.fds_mut().into_iter().flatten().any(|fd| fd.is_opened())
+        match self {
+            RawOp::Nop => false,
+            RawOp::Read { fd, .. } | RawOp::Write { fd, .. } | RawOp::Recv { fd, .. } | RawOp::Send { fd, .. } => {
+                fd.is_opened()
+            }
+            // Not inlined: the basic ones are asked about on the short way.
+            other => other.any_is_opened(),
+        }
+    }
+
+    fn any_is_opened(mut self) -> bool {
+        self.fds_mut().into_iter().flatten().any(|fd| fd.is_opened())
     }
 
     /// Whether it may name a direct descriptor of a ring.
@@ -465,8 +540,10 @@ impl RawOp {
             RawOp::Recv { flags, .. }
             | RawOp::Send { flags, .. }
             | RawOp::RecvMsg { flags, .. }
-            | RawOp::SendMsg { flags, .. } => flags & libc::MSG_DONTWAIT != 0,
-            RawOp::Splice { flags, .. } => flags & sys::SPLICE_NONBLOCK != 0,
+            | RawOp::SendMsg { flags, .. }
+            | RawOp::SendZc { flags, .. }
+            | RawOp::SendMsgZc { flags, .. } => flags & libc::MSG_DONTWAIT != 0,
+            RawOp::Splice { flags, .. } | RawOp::Tee { flags, .. } => flags & sys::SPLICE_NONBLOCK != 0,
             _ => false,
         }
     }
@@ -508,8 +585,10 @@ impl RawOp {
             | RawOp::Writev { fd, .. }
             | RawOp::Connect { fd, .. }
             | RawOp::Send { fd, .. }
-            | RawOp::SendMsg { fd, .. } => Some((fd, OUT)),
-            RawOp::Splice { from, .. } => Some((from, IN)),
+            | RawOp::SendMsg { fd, .. }
+            | RawOp::SendZc { fd, .. }
+            | RawOp::SendMsgZc { fd, .. } => Some((fd, OUT)),
+            RawOp::Splice { from, .. } | RawOp::Tee { from, .. } => Some((from, IN)),
             RawOp::ChildExit { pidfd, .. } => Some((pidfd, IN)),
             RawOp::Poll { fd, events } | RawOp::Multi { fd, what: Multi::Poll { events }, .. } => Some((fd, events)),
             RawOp::Multi { what: Multi::Timeout { .. }, .. } => None,

@@ -7,7 +7,8 @@ use super::{
 use crate::driver::slot::{Link, Slot};
 use std::ptr;
 
-/// The events that are there, oldest first, each with its token; made by [`Queue::wait`] and its relatives.
+/// The events that are there, oldest first, each with its token; made by [`Queue::wait`] and its relatives. Those that
+/// other threads have posted take turns with the others.
 ///
 /// An event is made when it is taken: then its mapper is called, and its place is free again. Those that are not taken
 /// stay in the queue. What is submitted meanwhile, and is finished at once, belongs to the next wait.
@@ -73,7 +74,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     #[inline]
     fn look(&self) -> Next<'q, E, PLACE> {
         let inner = &**self.inner;
-        if inner.posted.get() > 0 {
+        if inner.posted.get() > 0 && self.is_posts_turn() {
             return Next::Posted;
         }
         let rest = inner.rest.get();
@@ -94,6 +95,15 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             let phase = self.count_out(place, rest.is_null());
             if phase == Phase::Recurring { Next::Callback(place, actor) } else { Next::Event(place, actor) }
         }
+    }
+
+    /// Whether what was posted comes before what has ended: the two take turns, but chains stay together.
+    #[cold]
+    fn is_posts_turn(&self) -> bool {
+        let inner = &**self.inner;
+        let turn = inner.rest.get().is_null() && (inner.sink.is_empty() || inner.posts_turn.get());
+        inner.posts_turn.set(!turn);
+        turn
     }
 
     /// Drops the oldest result; tells whether there was one.

@@ -173,7 +173,7 @@ pub struct Poster<E> {
 }
 
 impl<E> Poster<E> {
-    /// Puts an event into the queue, after those that are there. It takes no place.
+    /// Puts an event into the queue, after those that were posted before. It takes no place.
     ///
     /// # Errors
     ///

@@ -2,7 +2,14 @@
 
 use super::{Timespec, ret, ret_len};
 use libc::{c_char, c_int};
-use std::{os::fd::RawFd, ptr};
+use std::{
+    os::fd::RawFd,
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 pub(crate) type Statx = libc::statx;
 
@@ -114,6 +121,81 @@ pub(crate) fn splice(from: RawFd, from_offset: u64, to: RawFd, to_offset: u64, l
     ret_len(unsafe { libc::splice(from, pointer(&mut from_at), to, pointer(&mut to_at), len as usize, flags) })
 }
 
+/// `tee(2)`. Of nothing it would look at no descriptor, where a ring does.
+pub(crate) fn tee(from: RawFd, to: RawFd, len: u32, flags: u32) -> i32 {
+    if len == 0 {
+        return if super::file_type(from).and(super::file_type(to)).is_ok() { 0 } else { -libc::EBADF };
+    }
+    // SAFETY: takes numbers only.
+    ret_len(unsafe { libc::tee(from, to, len as usize, flags) })
+}
+
+/// `pipe2(2)`.
+///
+/// # Safety
+/// `fds` is valid for two descriptors.
+pub(crate) unsafe fn pipe(fds: *mut c_int, flags: c_int) -> i32 {
+    // SAFETY: promised by the caller.
+    ret(unsafe { libc::pipe2(fds, flags) })
+}
+
+/// Wakes up to `count` threads of this process that wait for a word.
+pub(crate) fn futex_wake(word: *const AtomicU32, count: u32) -> i32 {
+    // SAFETY: the kernel takes the address for a name; it touches no memory.
+    ret(unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, count) } as c_int)
+}
+
+/// Whether the system has what [`futex_wait`] needs (Linux 5.16).
+pub(crate) fn has_futex_waitv() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        // SAFETY: waits for no word, which is an error.
+        let result = ret(
+            unsafe { libc::syscall(libc::SYS_futex_waitv, ptr::null::<u8>(), 0, 0, ptr::null::<u8>(), 0) } as c_int,
+        );
+        result == -libc::EINVAL
+    })
+}
+
+/// Waits until `word`, if it holds `value`, is woken: 0 then, and `-EAGAIN` if it holds another. Or until `stop`, which
+/// is zero, is changed and woken: `-ECANCELED`. `futex_waitv(2)`.
+///
+/// # Safety
+/// `word` is valid until this returns.
+pub(crate) unsafe fn futex_wait(word: *const AtomicU32, value: u32, stop: &AtomicU32) -> i32 {
+    /// `struct futex_waitv`.
+    #[repr(C)]
+    struct Waited {
+        value: u64,
+        address: u64,
+        flags: u32,
+        reserved: u32,
+    }
+    const FUTEX_32: u32 = 2;
+    let waited = |word: *const AtomicU32, value: u32| {
+        let flags = FUTEX_32 | libc::FUTEX_PRIVATE_FLAG as u32;
+        Waited { value: value.into(), address: word as u64, flags, reserved: 0 }
+    };
+    // If both are woken the kernel names the last one: a wake that was taken is not lost.
+    let words = [waited(stop, 0), waited(word, value)];
+    loop {
+        // SAFETY: two words, valid as the caller promises; no limit.
+        let result = ret(unsafe {
+            libc::syscall(libc::SYS_futex_waitv, &words, words.len(), 0, ptr::null::<libc::timespec>(), 0)
+        } as c_int);
+        let stopped = stop.load(Ordering::Acquire) != 0;
+        match result {
+            1 => return 0,
+            0 if stopped => return -libc::ECANCELED,
+            error if error == -libc::EAGAIN && stopped => return -libc::ECANCELED,
+            // A wake of the word that stops, which came for another use of that memory; or a signal.
+            0 => {}
+            error if error == -libc::EINTR => {}
+            error => return error,
+        }
+    }
+}
+
 /// A descriptor that becomes readable when the process ends, or `-errno`. Since Linux 5.3.
 pub(crate) fn pidfd(pid: libc::pid_t) -> i32 {
     // SAFETY: takes numbers only.
@@ -160,7 +242,7 @@ pub(crate) const SEMAPHORE_UNIT: usize = 8;
 /// # Safety
 /// `events` points to `max` writable events.
 pub(crate) unsafe fn epoll_wait(epoll: RawFd, events: *mut libc::epoll_event, max: usize, limit: Option<u64>) -> i32 {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     static LACKS_PWAIT2: AtomicBool = AtomicBool::new(false);
     if !LACKS_PWAIT2.load(Ordering::Relaxed) {
         let time = limit.map(Timespec::from_nanos);

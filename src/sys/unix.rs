@@ -2,7 +2,7 @@
 
 use super::ret;
 use libc::{c_char, c_int};
-use std::{mem::MaybeUninit, os::fd::RawFd, ptr};
+use std::{mem::MaybeUninit, os::fd::RawFd, ptr, sync::atomic::AtomicU32};
 
 /// What `statx(2)` gives on Linux, as far as `fstatat(2)` knows it.
 #[repr(C)]
@@ -291,6 +291,47 @@ pub(crate) fn sync_data(fd: RawFd) -> i32 {
 
 pub(crate) fn splice(_from: RawFd, _: u64, _to: RawFd, _: u64, _len: u32, _flags: u32) -> i32 {
     -libc::ENOSYS
+}
+
+pub(crate) fn tee(_from: RawFd, _to: RawFd, _len: u32, _flags: u32) -> i32 {
+    -libc::ENOSYS
+}
+
+pub(crate) fn futex_wake(_word: *const AtomicU32, _count: u32) -> i32 {
+    -libc::ENOSYS
+}
+
+pub(crate) fn has_futex_waitv() -> bool {
+    false
+}
+
+/// # Safety
+/// None is needed; it is unsafe where there is such a call.
+pub(crate) unsafe fn futex_wait(_word: *const AtomicU32, _value: u32, _stop: &AtomicU32) -> i32 {
+    -libc::ENOSYS
+}
+
+/// `pipe2(2)`, with no flag but `O_CLOEXEC`.
+///
+/// # Safety
+/// `fds` is valid for two descriptors.
+pub(crate) unsafe fn pipe(fds: *mut c_int, flags: c_int) -> i32 {
+    // SAFETY: promised by the caller.
+    #[cfg(not(target_vendor = "apple"))]
+    return ret(unsafe { libc::pipe2(fds, flags) });
+    #[cfg(target_vendor = "apple")]
+    {
+        let _ = flags;
+        // SAFETY: promised by the caller; the descriptors were just made.
+        unsafe {
+            let result = ret(libc::pipe(fds));
+            if result == 0 {
+                libc::fcntl(*fds, libc::F_SETFD, libc::FD_CLOEXEC);
+                libc::fcntl(*fds.add(1), libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+            result
+        }
+    }
 }
 
 /// None; `-ENOSYS` makes the caller look at the child now and then.

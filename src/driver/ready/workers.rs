@@ -10,7 +10,10 @@ use crate::{
 };
 use std::{
     os::fd::{FromRawFd, OwnedFd, RawFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,9 @@ const STACK: usize = 128 << 10;
 /// The workers of one engine.
 pub(super) struct Workers {
     threads: Threads<Job>,
+    /// One for each wait that may last, and what tells it to stop.
+    waits: Threads<Job>,
+    stops: Vec<(usize, Arc<AtomicU32>)>,
     results: Arc<Results>,
     /// Jobs given and not taken back as done.
     busy: usize,
@@ -46,6 +52,8 @@ struct Job {
     slot: usize,
     op: RawOp,
     progress: u32,
+    /// Ends the wait for a futex.
+    stop: Option<Arc<AtomicU32>>,
     results: Arc<Results>,
 }
 
@@ -59,6 +67,11 @@ unsafe impl Send for Job {}
 /// # Safety
 /// As [`perform::now`].
 pub(super) unsafe fn perform(op: &RawOp, progress: u32) -> i32 {
+    if let RawOp::FutexWait { word, value } = *op {
+        // The thread has nothing else to do, and nobody else can end the wait.
+        // SAFETY: promised by the caller.
+        return unsafe { sys::futex_wait(word, value, &AtomicU32::new(0)) };
+    }
     loop {
         // SAFETY: promised by the caller.
         let result = unsafe { if progress > 0 { perform::transfer(op, progress) } else { perform::now(op) } };
@@ -71,7 +84,12 @@ pub(super) unsafe fn perform(op: &RawOp, progress: u32) -> i32 {
 impl threads::Job for Job {
     fn run(self) {
         // SAFETY: promised by whoever gave the job.
-        let result = unsafe { perform(&self.op, self.progress) };
+        let result = unsafe {
+            match (self.op, &self.stop) {
+                (RawOp::FutexWait { word, value }, Some(stop)) => sys::futex_wait(word, value, stop),
+                (op, _) => perform(&op, self.progress),
+            }
+        };
         let mut done = self.results.lock();
         done.push((self.slot, result));
         if done.len() == 1 {
@@ -111,7 +129,14 @@ impl Workers {
         let results = Results { done: Mutex::default(), bell, _owned: owned };
         let WorkerLimits { max, idle } = limits;
         let kind = Kind { name: "aio-worker", max, idle, stack: Some(STACK), signals: false };
-        Ok(Workers { threads: Threads::new(kind), results: Arc::new(results), busy: 0, done: Vec::new() })
+        Ok(Workers {
+            threads: Threads::new(kind),
+            waits: Threads::new(Kind { name: "aio-futex", max: usize::MAX, ..kind }),
+            stops: Vec::new(),
+            results: Arc::new(results),
+            busy: 0,
+            done: Vec::new(),
+        })
     }
 
     /// The descriptor that is readable when a job is done.
@@ -129,16 +154,40 @@ impl Workers {
     /// # Safety
     /// What the operation points to stays valid and untouched until the job is taken back or done.
     pub(super) unsafe fn give(&mut self, slot: usize, op: RawOp, progress: u32) -> bool {
-        let job = Job { slot, op, progress, results: self.results.clone() };
-        let given = self.threads.give(job).is_ok();
-        self.busy += usize::from(given);
+        let stop = matches!(op, RawOp::FutexWait { .. }).then(|| Arc::new(AtomicU32::new(0)));
+        let threads = if stop.is_some() { &self.waits } else { &self.threads };
+        let job = Job { slot, op, progress, stop: stop.clone(), results: self.results.clone() };
+        let given = threads.give(job).is_ok();
+        if given {
+            self.busy += 1;
+            self.stops.extend(stop.map(|stop| (slot, stop)));
+        }
         given
+    }
+
+    /// Asks for the end of the wait for a futex. The job is done soon, with or without a result.
+    pub(super) fn stop_wait(&self, slot: usize) {
+        if let Some((_, stop)) = self.stops.iter().find(|wait| wait.0 == slot) {
+            stop.store(1, Ordering::Release);
+            sys::futex_wake(&**stop, 1);
+        }
+    }
+
+    /// The thread of a wait is done with it.
+    fn forget_wait(&mut self, slot: usize) {
+        if let Some(at) = self.stops.iter().position(|wait| wait.0 == slot) {
+            self.stops.swap_remove(at);
+        }
     }
 
     /// Takes a job back that no worker has begun.
     pub(super) fn take_back(&mut self, slot: usize) -> bool {
-        let taken = self.threads.take_back(|job| job.slot == slot).is_some();
-        self.busy -= usize::from(taken);
+        let is_it = |job: &Job| job.slot == slot;
+        let taken = self.threads.take_back(is_it).is_some() || self.waits.take_back(is_it).is_some();
+        if taken {
+            self.busy -= 1;
+            self.forget_wait(slot);
+        }
         taken
     }
 
@@ -156,6 +205,10 @@ impl Workers {
             self.results.silence();
         }
         self.busy -= 1;
-        self.done.pop()
+        let done = self.done.pop();
+        if let Some((slot, _)) = done {
+            self.forget_wait(slot);
+        }
+        done
     }
 }

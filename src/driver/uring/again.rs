@@ -27,6 +27,8 @@ pub(super) enum Remedy {
     AskOtherwise,
     /// Reading nothing does not wait, and needs no ring.
     Directly,
+    /// This socket, or this much memory, cannot be sent from in place.
+    Copy,
     /// A signal came in between, which disturbs no operation.
     Resume,
     /// Nobody asked for the end: the kernel could not start a worker, as when a signal came in between.
@@ -55,9 +57,13 @@ impl Remedy {
                 RawOp::Read { .. } | RawOp::Readv { .. } | RawOp::Write { .. } | RawOp::Writev { .. },
             ) if op.is_nonblocking() => Remedy::AskOtherwise,
             (libc::ENXIO, RawOp::Open { flags, .. }) if flags & libc::O_NONBLOCK == 0 => Remedy::OpenAsync,
-            (libc::EINTR, RawOp::Splice { .. } | RawOp::Accept { .. }) => Remedy::Resume,
-            // A `close` that has run must not run again, whatever it said.
-            (libc::ECANCELED, RawOp::Timeout { .. } | RawOp::Close { .. }) => Remedy::None,
+            (_, op) if asks_for_a_copy(&op, result) => Remedy::Copy,
+            (libc::EINTR, RawOp::Splice { .. } | RawOp::Tee { .. } | RawOp::Accept { .. }) => Remedy::Resume,
+            // A `close` that has run must not run again, whatever it said; nor what nobody here knows.
+            (
+                libc::ECANCELED,
+                RawOp::Timeout { .. } | RawOp::Close { .. } | RawOp::FutexWait { .. } | RawOp::Entry(_),
+            ) => Remedy::None,
             (libc::ECANCELED, op) => match op.readiness() {
                 Some((fd, _)) if fd.is_opened() || !sys::is_disk(fd.number()) => Remedy::None,
                 _ => Remedy::Repeat,
@@ -65,6 +71,14 @@ impl Remedy {
             _ => Remedy::None,
         }
     }
+}
+
+/// Whether a send that leaves its bytes where they are could not be done, or not like that: by this kind of socket,
+/// with the memory that may be locked, in so many pieces, from such memory. If there is another reason the copy fails
+/// as well.
+pub(super) fn asks_for_a_copy(op: &RawOp, result: i32) -> bool {
+    let refusal = matches!(-result, libc::EOPNOTSUPP | libc::ENOMEM | libc::ENOBUFS | libc::EMSGSIZE | libc::EFAULT);
+    refusal && op.is_zero_copy()
 }
 
 impl Uring {
@@ -98,6 +112,10 @@ impl Uring {
                         (*slot).set_result(result);
                     }
                     return false;
+                }
+                Remedy::Copy => {
+                    (*slot).op = (*slot).op.copying();
+                    self.push_again(slot, Flags::empty());
                 }
                 Remedy::Resume => self.push_again(slot, Flags::empty()),
                 Remedy::OpenAsync if (*slot).count_try() => self.push_again(slot, Flags::ASYNC),

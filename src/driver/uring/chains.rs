@@ -23,6 +23,10 @@ impl Uring {
         // SAFETY: none of the slots is finished before one is started below.
         unsafe {
             for slot in slots_from(head) {
+                // Behind a hard link the kernel would go on before a send could be tried again as a copy.
+                if (*slot).op.is_zero_copy() && ((*slot).link() == Link::Hard || !self.support.has(&(*slot).op)) {
+                    (*slot).op = (*slot).op.copying();
+                }
                 slots += 1;
                 entries += 1 + u32::from((*slot).limit().is_some());
                 stepped |= !self.support.in_chain(&(*slot).op);
@@ -35,7 +39,10 @@ impl Uring {
         // SAFETY: as above.
         unsafe {
             if stepped {
-                slots_from(head).for_each(|slot| (*slot).set_stepped());
+                slots_from(head).for_each(|slot| {
+                    (*slot).set_stepped();
+                    copy_if_linked(slot);
+                });
                 self.stepping += 1;
                 self.start(head);
             } else {
@@ -153,7 +160,10 @@ impl Uring {
                 self.direct.release(&self.ring, opened, true);
                 slots_from(from).for_each(|slot| (*slot).opened().set(NOT_OPENED));
             }
-            slots_from(from).for_each(|slot| (*slot).unchain());
+            slots_from(from).for_each(|slot| {
+                (*slot).unchain();
+                copy_if_linked(slot);
+            });
             self.stepping += 1;
             // An answer that was none comes again, and is dealt with then.
             self.start(from);
@@ -166,6 +176,20 @@ impl Uring {
 fn may_have_no_answer(op: &RawOp) -> bool {
     let has_offset = { *op }.offset_mut().is_some_and(|offset| *offset != CURRENT_POSITION);
     has_offset && op.readiness().is_some_and(|(fd, _)| !fd.is_opened() && !sys::is_disk(fd.number()))
+}
+
+/// In a chain that is stepped through, what is linked to an operation starts when that has ended. A send from the place
+/// where the bytes are may not end before what is linked to it, a receive at the other end, has run. So it copies.
+///
+/// # Safety
+/// `slot` is published, and not started.
+unsafe fn copy_if_linked(slot: *mut Slot) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if (*slot).link() != Link::None && (*slot).op.is_zero_copy() {
+            (*slot).op = (*slot).op.copying();
+        }
+    }
 }
 
 /// The slots of a chain, from this one on.

@@ -2,7 +2,7 @@
 
 use super::direct;
 use crate::{
-    driver::{shots::Shots, slot::Slot},
+    driver::slot::Slot,
     op::{CURRENT_POSITION, Clock, Fd, Multi, RawOp, Target},
     sys::Timespec,
 };
@@ -16,6 +16,10 @@ use io_uring::{
 fn rw_flags(nowait: bool) -> i32 {
     if nowait { libc::RWF_NOWAIT } else { 0 }
 }
+
+/// `FUTEX2_SIZE_U32 | FUTEX2_PRIVATE`, and `FUTEX_BITSET_MATCH_ANY`.
+const FUTEX_FLAGS: u32 = 2 | 128;
+const ANY_WAKER: u64 = u32::MAX as u64;
 
 /// `struct io_uring_sqe`.
 #[repr(C)]
@@ -123,6 +127,7 @@ fn encode_file(op: &RawOp, _slot: &Slot) -> Option<Entry> {
         RawOp::Splice { from, from_offset, to, to_offset, len, flags } => {
             opcode::Splice::new(fd(from), from_offset as i64, fd(to), to_offset as i64, len).flags(flags).build()
         }
+        RawOp::Tee { from, to, len, flags } => opcode::Tee::new(fd(from), fd(to), len).flags(flags).build(),
         _ => return None,
     })
 }
@@ -170,6 +175,8 @@ fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
         RawOp::Send { fd: f, buf, len, flags } => opcode::Send::new(fd(f), buf, len).flags(flags).build(),
         RawOp::RecvMsg { fd: f, msg, flags } => opcode::RecvMsg::new(fd(f), msg).flags(flags as u32).build(),
         RawOp::SendMsg { fd: f, msg, flags } => opcode::SendMsg::new(fd(f), msg).flags(flags as u32).build(),
+        RawOp::SendZc { fd: f, buf, len, flags } => opcode::SendZc::new(fd(f), buf, len).flags(flags).build(),
+        RawOp::SendMsgZc { fd: f, msg, flags } => opcode::SendMsgZc::new(fd(f), msg).flags(flags as u32).build(),
         RawOp::Shutdown { fd: f, how } => opcode::Shutdown::new(fd(f), how).build(),
         RawOp::SetSockOpt { fd: f, level, name, value, len } => {
             opcode::SetSockOpt::new(fd(f), level as u32, name as u32, value, len).build()
@@ -178,18 +185,45 @@ fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
         RawOp::Poll { fd: f, events } => poll(f, events),
         RawOp::ChildExit { pidfd, .. } => poll(pidfd, libc::POLLIN as u16),
         RawOp::Timeout { .. } => timeout(slot),
+        RawOp::Pipe { fds, flags } => opcode::Pipe::new(fds).flags(flags as u32).build(),
+        RawOp::FutexWait { word, value } => {
+            opcode::FutexWait::new(word.cast(), value.into(), ANY_WAKER, FUTEX_FLAGS).build()
+        }
+        RawOp::FutexWake { word, count } => {
+            opcode::FutexWake::new(word.cast(), count.into(), ANY_WAKER, FUTEX_FLAGS).build()
+        }
+        // SAFETY: an entry is 64 bytes of plain data, and every bit pattern is one. The operation's pointers are valid,
+        // as `RawOp` demands, this one among them.
+        RawOp::Entry(entry) => unsafe { std::mem::transmute::<[u64; 8], Entry>(*entry) },
         RawOp::CancelFd { fd: f } => opcode::AsyncCancel2::new(CancelBuilder::fd(fd(f)).all()).build(),
         // An entry that is sure to fail in its turn, as the operation itself has to.
         _ => opcode::Fsync::new(types::Fd(-1)).build(),
     }
 }
 
-/// A multishot operation that the kernel does by itself.
-pub(super) fn multi((fd, what, _): (Fd, Multi, &Shots)) -> Entry {
+/// How much of a multishot operation an entry is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// As much as the kernel does by itself.
+    All,
+    /// One result. The first is attempted at once, which takes a buffer whether something has come or not; for the
+    /// others readiness is waited for.
+    First,
+    Next,
+}
+
+/// A multishot operation that the kernel does by itself; or one result of it, into a buffer that the kernel takes.
+pub(super) fn multi(fd: Fd, what: &Multi, extent: Extent) -> Entry {
+    const POLL_FIRST: u16 = 1;
     let fd = types::Fd(fd.number());
     // SAFETY: whoever submits the operation keeps its pool.
     let group = what.pool().map_or(0, |pool| unsafe { (*pool).group });
-    match what {
+    match *what {
+        Multi::Recv { flags, .. } if extent != Extent::All => {
+            let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).flags(flags).buf_group(group);
+            let receive = if extent == Extent::Next { receive.ioprio(POLL_FIRST) } else { receive };
+            receive.build().flags(Flags::BUFFER_SELECT)
+        }
         Multi::Accept => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
         Multi::Recv { flags, .. } => opcode::RecvMulti::new(fd, group).flags(flags).build(),
         Multi::Read { .. } => opcode::ReadMulti::new(fd, 0, group).offset(CURRENT_POSITION).build(),

@@ -5,15 +5,22 @@
 //! the end of a stream, or a cancel. An operation whose results nobody takes is stopped by a cancel and started again
 //! when there is room. Kernels before 6.7 lack some of it; there readiness is waited for, and [system
 //! calls](crate::driver::multi) do the rest.
+//!
+//! Receiving from a Unix socket is given entry after entry: Linux 6.18 goes by the number of bytes that such a socket
+//! still has, and if that is none waits for the next event, though the end may have come together with the last bytes.
+//! A TCP socket says one when the end is near.
 
-use super::{MORE, Role, Uring, encode};
+use super::{
+    MORE, Role, Uring,
+    encode::{self, Extent},
+};
 use crate::{
     driver::{
         multi::{self, Round, Tick},
         shots::Shot,
         slot::{Slot, State},
     },
-    op::Multi,
+    op::{Fd, Multi},
     sys,
 };
 use io_uring::squeue::Flags;
@@ -31,7 +38,7 @@ impl Uring {
     pub(super) unsafe fn start_multi(&mut self, slot: *mut Slot, first: bool) {
         // SAFETY: promised by the caller.
         unsafe {
-            let (_, what, _) = multi::parts(slot);
+            let (fd, what, _) = multi::parts(slot);
             match what {
                 Multi::Timeout { nanos, .. } => {
                     let now = sys::monotonic();
@@ -41,9 +48,18 @@ impl Uring {
                     self.set_timer(slot, at);
                 }
                 _ if self.is_native(&what) => {
+                    if first && misses_ends(fd, &what) {
+                        (*slot).set_one_by_one();
+                    }
                     self.reserve(1);
                     let data = slot.expose_provenance() as u64 | Role::Operation as u64;
-                    self.ring.place().write(encode::multi(multi::parts(slot)).user_data(data));
+                    let extent = match ((*slot).is_one_by_one(), first) {
+                        (false, _) => Extent::All,
+                        (true, true) => Extent::First,
+                        (true, false) => Extent::Next,
+                    };
+                    let entry = encode::multi(fd, &what, extent);
+                    self.ring.place().write(entry.user_data(data));
                     (*slot).add_entry(State::Ring);
                     self.doubtful = true;
                     self.ring.advance();
@@ -213,4 +229,9 @@ impl Uring {
             }
         }
     }
+}
+
+/// Whether the kernel's own multishot may miss that the stream has ended.
+fn misses_ends(fd: Fd, what: &Multi) -> bool {
+    matches!(what, Multi::Recv { .. }) && sys::socket_domain(fd.number()) == libc::AF_UNIX
 }

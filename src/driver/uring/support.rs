@@ -19,6 +19,10 @@ pub(crate) struct Support {
     waits_nonblocking: bool,
     cancel_by_fd: bool,
     multishot: bool,
+    send_zc: bool,
+    send_msg_zc: bool,
+    pipe: bool,
+    futex: bool,
 }
 
 impl Support {
@@ -44,6 +48,10 @@ impl Support {
             cancel_by_fd: has(opcode::Socket::CODE),
             // The last of them, in 6.7; rings of buffers are of 5.19.
             multishot: has(opcode::ReadMulti::CODE),
+            send_zc: has(opcode::SendZc::CODE),
+            send_msg_zc: has(opcode::SendMsgZc::CODE),
+            pipe: has(opcode::Pipe::CODE),
+            futex: has(opcode::FutexWait::CODE) && has(opcode::FutexWake::CODE),
         }
     }
 
@@ -70,6 +78,10 @@ impl Support {
             // `IORING_ACCEPT_DONTWAIT` (6.10) saves nothing over the system call, which does not wait either.
             RawOp::Accept { nowait, .. } => !nowait,
             RawOp::CancelFd { .. } => self.cancel_by_fd,
+            RawOp::SendZc { .. } => self.send_zc,
+            RawOp::SendMsgZc { .. } => self.send_msg_zc,
+            RawOp::Pipe { .. } => self.pipe,
+            RawOp::FutexWait { .. } | RawOp::FutexWake { .. } => self.futex,
             RawOp::Invalid(_) => false,
             _ => true,
         }
@@ -81,6 +93,9 @@ impl Support {
         match op {
             // Kernels before 5.17 look at the descriptors of all entries first, and fail the whole chain if one is bad.
             RawOp::Invalid(_) | RawOp::Timeout { .. } => self.links_late,
+            // When its wait is cancelled the kernel says so, but takes it for a success that breaks no link, and a
+            // linked timeout that has done it does not say that it has expired (seen on Linux 6.18).
+            RawOp::FutexWait { .. } => false,
             _ => {
                 let waits = self.waits_nonblocking || op.readiness().is_none();
                 self.has(op) && waits && (op.takes_direct() || !op.names_opened())
