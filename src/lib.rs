@@ -47,8 +47,8 @@
 //!
 //! - This is no async executor, and has no `Future`: a call returns when its batch is finished. On a plain thread it
 //!   blocks that; in a [task](coro) it suspends it.
-//! - Operations overlap with the others of their batch, not with the code around it. Tasks and threads do that. Each
-//!   thread has an engine of its own, made at first use and kept until the thread ends.
+//! - Operations overlap with the others of their batch, not with the code around it. Tasks, threads and a [`Queue`] do
+//!   that. Each thread has an engine of its own, made at first use and kept until the thread ends; so has each queue.
 //! - A time limit or a [`Cancel`](op::Cancel) is a request. What the kernel, or a worker thread, is in the middle of
 //!   and cannot interrupt is waited for, and then has a result.
 //! - Nothing is async-signal-safe, except [`EventSource::notify`](op::EventSource::notify).
@@ -80,6 +80,28 @@
 //! Tasks have [limits](coro#limits) that Rust cannot check: above all, code that uses a thread-local as a stack must
 //! not be suspended.
 //!
+//! # The queue
+//!
+//! A [`Queue`] lives longer than a batch: operations are submitted to it while others are in flight, and it gives an
+//! event of the program's own type for each that has ended. It has [multishot operations](op::MultiOp), [pools of
+//! buffers](BufPool), chains, groups, callbacks, and handles for other threads.
+//!
+//! ```
+//! use aio::{Queue, op::Read};
+//!
+//! let queue = Queue::new(8)?;
+//! for name in ["Cargo.toml", "README.md"] {
+//!     let read = Read::new(std::fs::File::open(name)?, vec![0; 5]);
+//!     queue.submit(read, move |done| (name, done.result, done.op.into_buf()))?;
+//! }
+//! while !queue.is_empty() {
+//!     for (_token, (name, count, bytes)) in queue.wait(1)? {
+//!         println!("{name}: {:?}", &bytes[..count?]);
+//!     }
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
 //! # Readiness alone
 //!
 //! [`poller`] is for programs that only want to be told when descriptors are ready: epoll and poll behind one type.
@@ -98,9 +120,10 @@
 //! see therefore belongs to the frame of the call (or to an allocation which that frame owns), and the call neither
 //! returns nor unwinds before the last operation has ended: user code that panics in between, in an iterator for
 //! example, has its operations cancelled and waited for first, and if they can no longer be waited for the process is
-//! aborted. No handle for an operation in flight exists that could be forgotten. Descriptors are borrowed or owned by
-//! their operations, and what arrives too late for anybody to want is closed. `docs/soundness.md` in the repository
-//! goes through it rule by rule.
+//! aborted. No handle for such an operation exists that could be forgotten. A [`Queue`] owns its operations and all that
+//! they use, or they borrow what outlives it; its end waits for them, and if it is forgotten they are leaked with it.
+//! Descriptors are borrowed or owned by their operations, and what arrives too late for anybody to want is closed.
+//! `docs/soundness.md` in the repository goes through it rule by rule.
 //!
 //! # Versions
 //!
@@ -203,4 +226,8 @@ mod pages {
     struct ZeroCopy;
     #[doc = include_str!("../docs/poller.md")]
     struct Poller;
+    #[doc = include_str!("../docs/queue.md")]
+    struct Queue;
+    #[doc = include_str!("../docs/multishot-and-buffers.md")]
+    struct MultishotAndBuffers;
 }

@@ -413,6 +413,76 @@ fn deny_takes_io_uring_away_from_a_program() {
     failed(&run("EWHAT"), 2, "usage: deny EPERM|ENOSYS");
 }
 
+#[test]
+fn dynamic_prints_checksums_as_they_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // Empty, one piece, exactly one piece, several.
+    let lens = [0, 5, 1 << 16, 300_000];
+    let files: Vec<(PathBuf, Vec<u8>)> = lens.map(|len| (at(&len.to_string()), vec![len as u8 | 1; len])).into();
+    files.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    let paths: Vec<&Path> = files.iter().map(|(path, _)| &**path).collect();
+    each("dynamic", |_, run| {
+        for at_once in ["1", "3"] {
+            let options = ["--at-once".as_ref(), at_once.as_ref()];
+            let text = succeeded(&run(&[&options[..], &paths[..]].concat()));
+            for (path, bytes) in &files {
+                let (sum, len, path) = (crc32fast::hash(bytes), bytes.len(), path.display());
+                one_line_starts_with(&text, &format!("{sum:08x} {len:>9}  {path}"));
+            }
+            one_line_starts_with(&text, "4 files, 365541 bytes; buffers made: ");
+            assert!(at_once != "1" || text.ends_with("buffers made: 1\n"), "{text}");
+        }
+        let (missing, directory) = (at("missing"), dir.path());
+        let output = run(&[&missing, paths[1], directory]);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!((output.status.code(), out.lines().count()), (Some(1), 2), "{out}{err}");
+        assert!(err.contains("missing: No such file") && err.contains(": Is a directory"), "{err}");
+        failed(&run(&[]), 2, "usage: dynamic");
+        assert!(succeeded(&run(&["--help".as_ref()])).contains("usage: dynamic"));
+    });
+}
+
+/// Checks a log of `state_machine`; gives the sum of each account.
+#[track_caller]
+fn check_log(text: &str) -> [i64; 3] {
+    let mut totals = [0; 3];
+    for (index, line) in text.lines().enumerate() {
+        let (record, sum) = line.rsplit_once(' ').unwrap();
+        assert_eq!(sum, format!("{:08x}", crc32fast::hash(record.as_bytes())), "{line}");
+        let fields: Vec<i64> = record.split(' ').map(|field| field.parse().unwrap()).collect();
+        assert_eq!(fields[0], index as i64, "{line}");
+        totals[fields[1] as usize] += fields[2];
+    }
+    totals
+}
+
+#[test]
+fn state_machine_commits_in_groups_and_reads_its_log_again() {
+    each("state_machine", |_, run| {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let options = ["--clients", "3", "--commands", "40"].map(Path::new);
+        let arguments = [&[&*log][..], &options[..]].concat();
+        for (before, after) in [(0, 120), (120, 240)] {
+            let text = succeeded(&run(&arguments));
+            one_line_starts_with(&text, &format!("found: {before} records"));
+            one_line_starts_with(&text, "committed: 120 records in ");
+            one_line_starts_with(&text, "the log says the same");
+            let written = fs::read_to_string(&log).unwrap();
+            assert_eq!(written.lines().count(), after);
+            for (account, total) in check_log(&written).iter().enumerate() {
+                one_line_starts_with(&text, &format!("account {account}: {total}"));
+            }
+            // As if the machine had gone down in the middle of a record.
+            fs::write(&log, written + "240 1 77 0000").unwrap();
+        }
+        assert!(succeeded(&run(&["--help".as_ref()])).contains("usage: state_machine LOG"));
+        failed(&run(&[]), 2, "usage: state_machine LOG");
+        failed(&run(&[dir.path()]), 1, "Is a directory");
+    });
+}
+
 #[track_caller]
 fn one_line_starts_with(text: &str, start: &str) {
     assert_eq!(text.lines().filter(|line| line.starts_with(start)).count(), 1, "{start:?} in\n{text}");
@@ -499,7 +569,7 @@ fn graceful_shutdown_ends_by_its_own_signal() {
 
 #[test]
 fn servers_say_how_they_are_called() {
-    for name in ["echo_server", "poller", "udp_echo", "tcp_proxy", "graceful_shutdown", "ticker"] {
+    for name in ["echo_server", "event_loop_echo", "poller", "udp_echo", "tcp_proxy", "graceful_shutdown", "ticker"] {
         let Some(program) = program(name) else { return };
         let run = |argument: &str| Command::new(&program).arg(argument).output().unwrap();
         assert!(succeeded(&run("--help")).contains(&format!("usage: {name}")));
@@ -634,6 +704,44 @@ fn echo_server_ends_after_so_many_connections() {
             assert_eq!(read_to_end(stream), text);
         }
         assert_eq!(server.ended(), "ended; connections: 2, bytes sent back: 8\n");
+    });
+}
+
+#[test]
+fn event_loop_echo_ends_after_so_many_connections() {
+    each_server("event_loop_echo", &["--connections", "3"], |server| {
+        let streams = [server.connect(), server.connect(), server.connect()];
+        // More than fits into the buffers on the way, so that sends are short and what is left is sent again.
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|at| (at % 251) as u8).collect();
+        let [large, small, silent] = &streams;
+        thread::scope(|s| {
+            s.spawn(|| {
+                { large }.write_all(&bytes).unwrap();
+                large.shutdown(Shutdown::Write).unwrap();
+            });
+            // Meanwhile another one is served.
+            { small }.write_all(b"three").unwrap();
+            expect(small, "three");
+            let mut back = Vec::new();
+            { large }.read_to_end(&mut back).unwrap();
+            assert!(back == bytes);
+        });
+        small.shutdown(Shutdown::Write).unwrap();
+        silent.shutdown(Shutdown::Write).unwrap();
+        assert_eq!((read_to_end(small), read_to_end(silent)), (String::new(), String::new()));
+        assert_eq!(server.ended(), "ended; connections: 3, bytes sent back: 3000005\n");
+    });
+}
+
+#[test]
+fn event_loop_echo_ends_by_ctrl_c() {
+    each_server("event_loop_echo", &[], |server| {
+        let talking = server.connect();
+        (&talking).write_all(b"hello").unwrap();
+        expect(&talking, "hello");
+        server.signal(libc::SIGINT);
+        assert_eq!(read_to_end(&talking), "");
+        assert_eq!(server.ended(), "ended by SIGINT; connections: 1, bytes sent back: 5\n");
     });
 }
 
