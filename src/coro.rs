@@ -72,12 +72,13 @@ mod scope;
 mod select;
 mod spawn;
 mod stack;
+pub(crate) mod stream;
 mod table;
 mod task;
 mod time;
 pub(crate) mod wait;
 
-pub use config::{Config, Stats, stats};
+pub use config::{Config, PoolStats, Stats, stats};
 pub use embed::{Tick, Ticker, embed};
 pub use group::{Group, Race, gather, race};
 pub use id::{TaskId, current, park};

@@ -120,10 +120,10 @@
 //! see therefore belongs to the frame of the call (or to an allocation which that frame owns), and the call neither
 //! returns nor unwinds before the last operation has ended: user code that panics in between, in an iterator for
 //! example, has its operations cancelled and waited for first, and if they can no longer be waited for the process is
-//! aborted. No handle for such an operation exists that could be forgotten. A [`Queue`] owns its operations and all that
-//! they use, or they borrow what outlives it; its end waits for them, and if it is forgotten they are leaked with it.
-//! Descriptors are borrowed or owned by their operations, and what arrives too late for anybody to want is closed.
-//! `docs/soundness.md` in the repository goes through it rule by rule.
+//! aborted. What goes on after its call, as the operations of a queue do and those behind an iterator, lies in an
+//! allocation that its queue or runtime owns, together with what it works on: a handle that is forgotten leaks and
+//! never dangles. Otherwise descriptors are borrowed or owned by their operations, and what arrives too late for
+//! anybody to want is closed. `docs/soundness.md` in the repository goes through it rule by rule.
 //!
 //! # Versions
 //!

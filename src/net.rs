@@ -33,13 +33,15 @@
 //! - `O_NONBLOCK` makes no difference, so nothing here sets it. An operation with `.nonblocking()` does not wait.
 //! - Names of hosts are given as [`ToAddrs`], which looks up only what is no literal address, and not on a thread that
 //!   runs anything else.
-//! - `incoming` ends when its wait is cancelled.
+//! - `incoming` ends when its wait is cancelled. In a [task](crate::coro) it accepts connections ahead of the loop
+//!   that takes them; see [`Incoming`].
 //! - Reading a stream into an empty buffer gives 0 at once.
 //!
 //! An error has the kind and the number that the system gives it; [`is_canceled`](crate::is_canceled) finds a
 //! cancelled wait, and an engine that cannot be set up is an error of the first call that needs one. Writing to a
 //! connection which the peer has closed is [`BrokenPipe`](std::io::ErrorKind::BrokenPipe) and never a signal.
 
+mod chunks;
 #[cfg(target_os = "linux")]
 mod credentials;
 mod incoming;
@@ -52,6 +54,7 @@ mod udp;
 mod unix;
 mod unix_datagram;
 
+pub use chunks::Chunks;
 #[cfg(target_os = "linux")]
 pub use credentials::Credentials;
 pub use incoming::{Incoming, Listener};

@@ -57,6 +57,7 @@ pub use file::{Advice, Fadvise, Fallocate, FallocateFlags, Fsync, Ftruncate, Rea
 pub use futex::{FutexWait, FutexWake, FutexWord};
 pub use meta::{FileType, Statx, StatxFlags, StatxMask, StatxResult, Timestamp};
 pub use msg::{Control, ControlMessage, Received, RecvMsg, SendMsg};
+pub(crate) use multi::received;
 pub use multi::{AcceptMulti, Message, MultiOp, PollMulti, ReadMulti, RecvMsgMulti, RecvMulti, TimeoutMulti};
 pub use nop::Nop;
 pub use open::{CURRENT_DIR, Close, OpenAt, OpenFlags, OpenInto};

@@ -13,7 +13,8 @@ use std::{
 };
 
 /// Buffers of one size that the operations of a [`Queue`](crate::Queue) share: made by
-/// [`Queue::buf_pool`](crate::Queue::buf_pool).
+/// [`Queue::buf_pool`](crate::Queue::buf_pool). Each runtime of [tasks](crate::coro) has one of its own, which
+/// [`coro::Config::pool`](crate::coro::Config::pool) describes.
 ///
 /// An operation such as [`RecvMulti`](crate::op::RecvMulti) takes one when something has arrived, so that a connection
 /// on which nothing happens holds none. If there is none, it ends with `ENOBUFS`, and can be submitted again when some
@@ -42,6 +43,11 @@ impl BufPool {
         self.0.size() as usize
     }
 
+    /// How many of its buffers hold something.
+    pub(crate) fn used(&self) -> usize {
+        self.0.used() as usize
+    }
+
     /// For an operation of the engine with this number.
     pub(crate) fn lower(&self, engine: u64) -> Result<*const Pool> {
         if self.0.engine == engine {
@@ -55,7 +61,7 @@ impl BufPool {
     /// # Safety
     /// The part is of this pool, `len` bytes of it were filled, and nobody else takes it over.
     pub(crate) unsafe fn taken_over(&self, part: Part, len: u32) -> PooledBuf {
-        PooledBuf { of: Some((self.clone(), part)), start: 0, len }
+        PooledBuf { of: Owner::Pool(self.clone(), part), start: 0, len }
     }
 }
 
@@ -67,6 +73,9 @@ impl fmt::Debug for BufPool {
 
 /// Bytes that an operation has put into a buffer of a [`BufPool`]. Dropping it gives the buffer back.
 ///
+/// What a connection [receives](crate::net::TcpStream::recv_pooled) while the pool of its runtime is used up lies in a
+/// buffer of its own instead, which is freed.
+///
 /// It can be written and sent like any other buffer. It stays on its thread:
 ///
 /// ```compile_fail,E0277
@@ -75,17 +84,31 @@ impl fmt::Debug for BufPool {
 /// }
 /// ```
 pub struct PooledBuf {
-    /// Nothing at the end of a stream, where there are no bytes.
-    of: Option<(BufPool, Part)>,
+    of: Owner,
     /// What is left of it.
     start: u32,
     len: u32,
 }
 
+/// Whose the memory is.
+enum Owner {
+    /// Nobody's: at the end of a stream, where there are no bytes.
+    Nobody,
+    Pool(BufPool, Part),
+    /// There was no room in the pool.
+    Alone(Vec<u8>),
+}
+
 impl PooledBuf {
     /// The end of a stream.
     pub(crate) fn empty() -> PooledBuf {
-        PooledBuf { of: None, start: 0, len: 0 }
+        PooledBuf { of: Owner::Nobody, start: 0, len: 0 }
+    }
+
+    /// Bytes that are in no pool.
+    pub(crate) fn alone(bytes: Vec<u8>) -> Result<PooledBuf> {
+        let len = buf::checked_len(bytes.len())?;
+        Ok(PooledBuf { of: Owner::Alone(bytes), start: 0, len })
     }
 
     /// Leaves out the first `count` bytes, as after a send that was short.
@@ -103,13 +126,6 @@ impl PooledBuf {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
-
-    fn start(&self) -> *mut u8 {
-        match &self.of {
-            Some((pool, part)) => pool.0.address(*part).wrapping_add(self.start as usize),
-            None => std::ptr::NonNull::dangling().as_ptr(),
-        }
-    }
 }
 
 impl Deref for PooledBuf {
@@ -117,17 +133,27 @@ impl Deref for PooledBuf {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: filled, as `taken_over` was promised; the pool's memory lives as long as this handle to it, and a
-        // part belongs to one handle alone until that is dropped.
-        unsafe { slice::from_raw_parts(self.start(), self.len as usize) }
+        let (start, len) = (self.start as usize, self.len as usize);
+        match &self.of {
+            Owner::Nobody => &[],
+            Owner::Alone(bytes) => &bytes[start..start + len],
+            // SAFETY: filled, as `taken_over` was promised; the pool's memory lives as long as this handle to it, and a
+            // part belongs to one handle alone until that is dropped.
+            Owner::Pool(pool, part) => unsafe { slice::from_raw_parts(pool.0.address(*part).add(start), len) },
+        }
     }
 }
 
 impl DerefMut for PooledBuf {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above.
-        unsafe { slice::from_raw_parts_mut(self.start(), self.len as usize) }
+        let (start, len) = (self.start as usize, self.len as usize);
+        match &mut self.of {
+            Owner::Nobody => &mut [],
+            Owner::Alone(bytes) => &mut bytes[start..start + len],
+            // SAFETY: as above.
+            Owner::Pool(pool, part) => unsafe { slice::from_raw_parts_mut(pool.0.address(*part).add(start), len) },
+        }
     }
 }
 
@@ -140,7 +166,7 @@ impl AsRef<[u8]> for PooledBuf {
 impl Drop for PooledBuf {
     #[inline]
     fn drop(&mut self) {
-        if let Some((pool, part)) = &self.of {
+        if let Owner::Pool(pool, part) = &self.of {
             pool.0.release(*part);
         }
     }

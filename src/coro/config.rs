@@ -1,8 +1,11 @@
 //! How a runtime is made, and what it has done.
 
 use super::{embed::Ticker, runtime::Runtime, stack::StackStats};
-use crate::{Backend, SetupError};
+use crate::{Backend, SetupError, driver::pool};
 use std::{borrow::Cow, time::Duration};
+
+/// Bytes.
+const LARGEST_BUFFER: usize = 1 << 30;
 
 /// How a runtime is made.
 ///
@@ -22,6 +25,8 @@ pub struct Config {
     pub(super) worker_idle: Duration,
     pub(super) name: Option<Cow<'static, str>>,
     pub(super) overflow_report: bool,
+    /// How many buffers there are to receive into, and their size.
+    pub(super) pool: (u32, u32),
 }
 
 impl Default for Config {
@@ -40,6 +45,7 @@ impl Config {
             worker_idle: Duration::from_secs(5),
             name: None,
             overflow_report: true,
+            pool: (256, 16 << 10),
         }
     }
 
@@ -79,6 +85,19 @@ impl Config {
     pub fn worker_idle(mut self, idle: Duration) -> Config {
         self.worker_idle = idle;
         self.engine = self.engine.worker_idle(idle);
+        self
+    }
+
+    /// The buffers that connections [receive](crate::net::TcpStream::recv_pooled) into: how many (rounded up to a power
+    /// of two, at most 32768), and the size of each in bytes, up to 1 GiB. 256 of 16 KiB, unless this is called.
+    ///
+    /// The pool is made when it is first used, and its memory is touched only as it fills. A buffer is taken when
+    /// something has come. What comes while none is free is received into memory of its own when a task asks for it:
+    /// nothing is lost, and nobody waits for another task to give a buffer back. With 0 buffers that is always so.
+    pub fn pool(mut self, buffers: usize, size: usize) -> Config {
+        let buffers = buffers.min(pool::MOST as usize);
+        let buffers = if buffers == 0 { 0 } else { buffers.next_power_of_two() };
+        self.pool = (buffers as u32, size.clamp(1, LARGEST_BUFFER) as u32);
         self
     }
 
@@ -128,6 +147,18 @@ pub struct Stats {
     pub switches: u64,
     /// Its stacks. Counting them looks at each stack's memory.
     pub stacks: StackStats,
+    /// Its buffers to receive into.
+    pub pool: PoolStats,
+}
+
+/// The buffers of a runtime, which [`Config::pool`] describes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// How many there are: none before the first use.
+    pub buffers: usize,
+    /// How many of them hold something that was received and not given back.
+    pub used: usize,
 }
 
 /// What the calling task's runtime has done; all zero outside one.
@@ -148,5 +179,9 @@ pub fn stats() -> Stats {
         alive: runtime.table.len(),
         switches: runtime.switches.get(),
         stacks: runtime.stack_stats(),
+        pool: runtime
+            .streams
+            .made_pool()
+            .map_or_else(PoolStats::default, |pool| PoolStats { buffers: pool.count(), used: pool.used() }),
     })
 }

@@ -17,6 +17,7 @@ use super::{
     remote::Post,
     report,
     stack::{Pool, StackStats, Watch},
+    stream::Streams,
     table::Table,
     task::{Head, Key, State},
     wait::{Reason, TaskWaiter},
@@ -69,6 +70,7 @@ pub(crate) struct Runtime {
     pub(super) config: Config,
     /// Waits that something outside ends: the kernel, the clock, a worker, another thread.
     outstanding: Cell<i32>,
+    pub(super) streams: Streams,
     pub(super) post: Post,
     pub(super) workers: Threads<Errand>,
     pub(super) chores: Chores,
@@ -113,6 +115,7 @@ impl Runtime {
             pool: RefCell::new(Pool::new()),
             config,
             outstanding: Cell::new(0),
+            streams: Streams::new(),
             post: Post::new(),
             workers,
             chores: Chores::default(),
@@ -643,6 +646,7 @@ impl Runtime {
             }
             self.wait_for_ends(&mut patience);
         }
+        self.streams.end();
         self.post.end(&self.engine);
     }
 

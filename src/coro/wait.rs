@@ -95,7 +95,7 @@ pub(super) struct TaskWaiter {
 }
 
 impl TaskWaiter {
-    fn new(runtime: &Runtime, task: &Head, pending: u32) -> TaskWaiter {
+    pub(super) fn new(runtime: &Runtime, task: &Head, pending: u32) -> TaskWaiter {
         TaskWaiter { waiter: Waiter::listed(pending, runtime.woken()), task, seen: Cell::new(false) }
     }
 
@@ -104,7 +104,7 @@ impl TaskWaiter {
     }
 
     /// Takes it off the list, where the scheduler has not; it has to be done.
-    fn leave(&self, runtime: &Runtime) {
+    pub(super) fn leave(&self, runtime: &Runtime) {
         debug_assert!(self.pending() == 0);
         if !self.seen.get() {
             runtime.woken().remove(&raw const self.waiter);

@@ -103,6 +103,9 @@ pub(super) unsafe fn round(slot: *mut Slot, first: bool) -> Round {
                 if matches!(what, Multi::Poll { .. }) {
                     return Round::Pause;
                 }
+                if what.is_once() {
+                    return Round::End(0);
+                }
             }
         }
         tries += 1;

@@ -37,6 +37,8 @@ pub struct Pool {
     size: u32,
     states: Box<[State]>,
     free: Free,
+    /// Buffers that hold something, as far as is known: the kernel may have filled more.
+    used: Cell<u32>,
     /// The engine whose operations may use it, and the number that it goes by there.
     pub(crate) engine: u64,
     pub(crate) group: u16,
@@ -103,8 +105,8 @@ impl Pool {
             None => Free::List(RefCell::new(Vec::with_capacity(count as usize))),
         };
         let states = (0..count).map(|_| State::default()).collect();
-        let pool = Pool { memory, size, states, free, engine, group };
-        (0..count as u16).rev().for_each(|buffer| pool.give_back(buffer));
+        let pool = Pool { memory, size, states, free, used: Cell::new(0), engine, group };
+        (0..count as u16).rev().for_each(|buffer| pool.put_back(buffer));
         Some(pool)
     }
 
@@ -119,6 +121,11 @@ impl Pool {
 
     pub(crate) fn count(&self) -> u32 {
         self.states.len() as u32
+    }
+
+    /// How many buffers hold something that has not been given back.
+    pub(crate) fn used(&self) -> u32 {
+        self.used.get()
     }
 
     /// Where a part begins.
@@ -146,7 +153,7 @@ impl Pool {
 
     /// Puts a buffer back that was taken and not filled.
     pub(crate) fn untake(&self, buffer: u16) {
-        self.give_back(buffer);
+        self.put_back(buffer);
     }
 
     /// Takes note that `len` bytes were filled into a buffer, after those of earlier parts; it stays in use if `more`
@@ -154,6 +161,9 @@ impl Pool {
     pub(crate) fn filled(&self, buffer: u16, len: u32, more: bool) -> Part {
         let state = &self.states[usize::from(buffer)];
         let start = state.start.get();
+        if state.parts.get() == 0 && start == 0 {
+            self.used.set(self.used.get() + 1);
+        }
         state.start.set(start + len);
         state.parts.set(state.parts.get() + 1);
         state.full.set(!more);
@@ -165,12 +175,18 @@ impl Pool {
     pub(crate) fn release(&self, part: Part) {
         let state = &self.states[usize::from(part.buffer)];
         state.parts.set(state.parts.get() - 1);
-        if state.parts.get() == 0 && state.full.get() {
-            self.give_back(part.buffer);
+        if state.parts.get() > 0 {
+            return;
+        }
+        if state.full.get() || state.start.get() == 0 {
+            self.used.set(self.used.get() - 1);
+        }
+        if state.full.get() {
+            self.put_back(part.buffer);
         }
     }
 
-    fn give_back(&self, buffer: u16) {
+    fn put_back(&self, buffer: u16) {
         let state = &self.states[usize::from(buffer)];
         state.start.set(0);
         state.full.set(false);
@@ -200,7 +216,7 @@ mod tests {
         assert_eq!(pool.take(), None);
         let first = pool.filled(a, 10, true);
         let second = pool.filled(a, 20, true);
-        assert_eq!((first.start, second.start), (0, 10));
+        assert_eq!((first.start, second.start, pool.used()), (0, 10, 1));
         assert_eq!(pool.address(second) as usize - pool.address(first) as usize, 10);
         pool.release(first);
         pool.release(second);
@@ -208,7 +224,7 @@ mod tests {
         let third = pool.filled(a, 5, false);
         assert_eq!(third.start, 30);
         pool.release(third);
-        assert_eq!(pool.free(), 1);
+        assert_eq!((pool.free(), pool.used()), (1, 0));
         assert_eq!(pool.take(), Some(a));
         pool.untake(a);
         pool.untake(b);

@@ -99,6 +99,12 @@ impl Shots {
         self.len.get()
     }
 
+    /// The operation pauses when so many wait to be taken.
+    #[inline]
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
     /// Whether so many wait that the operation has to pause.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {

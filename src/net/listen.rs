@@ -2,8 +2,9 @@
 
 use super::{
     Incoming, Listener, TcpStream, ToAddrs,
+    incoming::{Ahead, Listening, aborted},
     resolve::first_success,
-    socket::{BACKLOG, Socket, delegated, ip, std_socket},
+    socket::{BACKLOG, delegated, ip, std_socket},
 };
 use crate::{
     Result,
@@ -11,7 +12,7 @@ use crate::{
     sealed::Sealed,
     single,
 };
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 /// A TCP socket that takes connections: [`std::net::TcpListener`], whose [`accept`](TcpListener::accept) waits as an
 /// operation does.
@@ -32,9 +33,9 @@ use std::{io, net::SocketAddr};
 /// client.join().unwrap()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct TcpListener(Socket<std::net::TcpListener>);
+pub struct TcpListener(Listening<std::net::TcpListener>);
 
-std_socket!(TcpListener, std::net::TcpListener);
+std_socket!(TcpListener, std::net::TcpListener, Listening);
 
 delegated!(TcpListener {
     /// The address that it has; with the port that the system chose, if it was bound to port 0.
@@ -79,6 +80,11 @@ impl TcpListener {
     /// An error of one connection, such as [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), does not keep the
     /// next from being accepted. With too many descriptors open (`EMFILE`) it fails until some are closed.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        if let Some(fd) = self.0.take_ahead()? {
+            let stream = TcpStream::from(fd);
+            let peer = stream.peer_addr().map_err(aborted)?;
+            return Ok((stream, peer));
+        }
         let accepted = single(Accept::new(self))?;
         let peer = ip(&accepted.peer)?;
         Ok((accepted.into(), peer))
@@ -86,7 +92,7 @@ impl TcpListener {
 
     /// The connections, one after the other, without end: it waits for each. Errors of `accept(2)` are items, but when
     /// the wait is cancelled the iterator ends. With too many descriptors open (`EMFILE`) the error comes again at
-    /// once, so a server pauses before it goes on.
+    /// once, so a server pauses before it goes on. See [`Incoming`].
     pub fn incoming(&self) -> Incoming<'_, TcpListener> {
         Incoming::new(self)
     }
@@ -97,8 +103,20 @@ impl Sealed for TcpListener {}
 impl Listener for TcpListener {
     type Stream = TcpStream;
 
-    fn next_stream(&self) -> Result<TcpStream> {
+    fn accept_one(&self) -> Result<TcpStream> {
         single(Accept::new(self)).map(TcpStream::from)
+    }
+
+    fn take_ahead(&self) -> Result<Option<OwnedFd>> {
+        self.0.take_ahead()
+    }
+
+    fn share(&self) -> Option<(OwnedFd, Arc<Ahead>)> {
+        self.0.share()
+    }
+
+    fn accept_some(&self, most: usize) -> Result<(Option<OwnedFd>, bool)> {
+        self.0.accept_some(most)
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn not_zero(limit: Duration) -> Result<Duration> {
     Ok(limit)
 }
 
-fn within<O: Op>(limit: Option<Duration>, op: O) -> Result<O::Output> {
+pub(super) fn within<O: Op>(limit: Option<Duration>, op: O) -> Result<O::Output> {
     match limit {
         Some(limit) => single(op.timeout(limit)),
         None => single(op),
@@ -80,9 +80,9 @@ impl<S: AsFd> Socket<S> {
         Socket { inner, reading: Limit::none(), writing: Limit::none() }
     }
 
-    /// Another descriptor of the same socket, with the same limits.
-    pub(super) fn with_limits_of(inner: S, other: &Socket<S>) -> Socket<S> {
-        Socket { inner, reading: other.reading.copy(), writing: other.writing.copy() }
+    /// For another descriptor of the same socket: with the same limits.
+    pub(super) fn alike(&self, inner: S) -> Socket<S> {
+        Socket { inner, reading: self.reading.copy(), writing: self.writing.copy() }
     }
 
     /// Without the type, so that operations are compiled once for all sockets.
@@ -179,6 +179,9 @@ pub(super) fn ip(address: &Address) -> io::Result<SocketAddr> {
 /// What the standard library's sockets can do and be, without waiting.
 macro_rules! std_socket {
     ($name:ident, $std:ty) => {
+        std_socket!($name, $std, $crate::net::socket::Socket);
+    };
+    ($name:ident, $std:ty, $socket:path) => {
         impl $name {
             /// Another descriptor of the same socket, with the time limits that this value has now.
             ///
@@ -186,7 +189,7 @@ macro_rules! std_socket {
             ///
             /// If the process has too many descriptors (`EMFILE`); `dup(2)`.
             pub fn try_clone(&self) -> ::std::io::Result<$name> {
-                Ok($name($crate::net::socket::Socket::with_limits_of(self.0.inner.try_clone()?, &self.0)))
+                Ok($name(self.0.alike(self.0.inner.try_clone()?)))
             }
 
             /// Takes the error that is pending on the socket, if there is one (`SO_ERROR`, `socket(7)`).
@@ -202,7 +205,8 @@ macro_rules! std_socket {
         impl From<$std> for $name {
             /// Takes the socket over. Time limits that were set by the standard library's methods do not count here.
             fn from(socket: $std) -> $name {
-                $name($crate::net::socket::Socket::new(socket))
+                use $socket as Socket;
+                $name(Socket::new(socket))
             }
         }
 
@@ -342,6 +346,37 @@ macro_rules! stream {
                 $crate::net::split::lend(self)
             }
 
+            /// Receives as [`read`](::std::io::Read::read) does, into a buffer that is taken only when something has
+            /// come: one of the runtime's [pool](crate::coro::Config::pool), if it has one to spare, and otherwise one
+            /// of its own. So a connection on which nothing happens holds no memory. No bytes are the end.
+            ///
+            /// ```
+            /// use aio::{coro, net::UnixStream};
+            /// use std::io::Write;
+            ///
+            /// coro::run(|| {
+            ///     let (a, mut b) = UnixStream::pair()?;
+            ///     let reader = coro::spawn(move || a.recv_pooled());
+            ///     assert_eq!(coro::stats().pool.used, 0);
+            ///     b.write_all(b"hello")?;
+            ///     assert_eq!(&*reader.join().unwrap()?, b"hello");
+            ///     Ok::<(), std::io::Error>(())
+            /// })??;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// Those of a read.
+            pub fn recv_pooled(&self) -> ::std::io::Result<$crate::PooledBuf> {
+                $crate::net::chunks::recv_pooled(self)
+            }
+
+            /// Makes an iterator of it, over what the peer sends; see [`Chunks`](crate::net::Chunks).
+            pub fn into_chunks(self) -> $crate::net::Chunks<$name> {
+                $crate::net::Chunks::new(self)
+            }
+
             /// Makes two halves of it that go their own ways. Dropping the one for writing ends that direction, so that
             /// the peer reads the end.
             pub fn into_split(self) -> ($crate::net::OwnedReadHalf<$name>, $crate::net::OwnedWriteHalf<$name>) {
@@ -355,6 +390,10 @@ macro_rules! stream {
             fn end_writing(&self) {
                 // Nobody is left to be told, and a connection that is gone already has ended, too.
                 _ = self.shutdown(::std::net::Shutdown::Write);
+            }
+
+            fn reading_limit(&self) -> Option<::std::time::Duration> {
+                self.0.reading.get()
             }
         }
 

@@ -4,13 +4,19 @@ use crate::sealed::Sealed;
 use std::{
     error, fmt,
     io::{self, IoSlice, IoSliceMut, Read, Write},
+    os::fd::AsFd,
     sync::Arc,
+    time::Duration,
 };
 
 /// A stream that has halves: [`TcpStream`](super::TcpStream), [`UnixStream`](super::UnixStream). Sealed.
-pub trait Stream: Sealed {
+pub trait Stream: Sealed + AsFd {
     #[doc(hidden)]
     fn end_writing(&self);
+
+    /// How long a receive may wait.
+    #[doc(hidden)]
+    fn reading_limit(&self) -> Option<Duration>;
 }
 
 /// The half of a borrowed stream that reads; made by [`TcpStream::split`](super::TcpStream::split) and

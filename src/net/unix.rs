@@ -2,6 +2,7 @@
 
 use super::{
     Incoming, Listener,
+    incoming::{Ahead, Listening, aborted},
     socket::{BACKLOG, Socket, bound, connected, delegated, std_socket, stream, time_limits},
 };
 use crate::{
@@ -10,7 +11,12 @@ use crate::{
     sealed::Sealed,
     single,
 };
-use std::{io, os::unix::net::SocketAddr, path::Path};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 #[cfg(target_os = "linux")]
 use super::credentials::{self, Credentials};
@@ -40,9 +46,9 @@ pub(super) fn std_address(address: Address) -> io::Result<SocketAddr> {
 /// assert!(peer.is_unnamed());
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct UnixListener(Socket<std::os::unix::net::UnixListener>);
+pub struct UnixListener(Listening<std::os::unix::net::UnixListener>);
 
-std_socket!(UnixListener, std::os::unix::net::UnixListener);
+std_socket!(UnixListener, std::os::unix::net::UnixListener, Listening);
 
 delegated!(UnixListener {
     /// The name that it has.
@@ -81,13 +87,18 @@ impl UnixListener {
     ///
     /// With too many descriptors open (`EMFILE`) it fails until some are closed; `accept(2)` has the rest.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        if let Some(fd) = self.0.take_ahead()? {
+            let stream = UnixStream::from(fd);
+            let peer = stream.peer_addr().map_err(aborted)?;
+            return Ok((stream, peer));
+        }
         let accepted = single(Accept::new(self))?;
         let peer = std_address(accepted.peer)?;
         Ok((accepted.fd.into(), peer))
     }
 
     /// The connections, one after the other, without end: it waits for each. Errors of `accept(2)` are items, but when
-    /// the wait is cancelled the iterator ends.
+    /// the wait is cancelled the iterator ends. See [`Incoming`].
     pub fn incoming(&self) -> Incoming<'_, UnixListener> {
         Incoming::new(self)
     }
@@ -104,8 +115,20 @@ impl Sealed for UnixListener {}
 impl Listener for UnixListener {
     type Stream = UnixStream;
 
-    fn next_stream(&self) -> Result<UnixStream> {
+    fn accept_one(&self) -> Result<UnixStream> {
         single(Accept::new(self)).map(UnixStream::from)
+    }
+
+    fn take_ahead(&self) -> Result<Option<OwnedFd>> {
+        self.0.take_ahead()
+    }
+
+    fn share(&self) -> Option<(OwnedFd, Arc<Ahead>)> {
+        self.0.share()
+    }
+
+    fn accept_some(&self, most: usize) -> Result<(Option<OwnedFd>, bool)> {
+        self.0.accept_some(most)
     }
 }
 

@@ -62,7 +62,7 @@ fn number(shot: Shot) -> Result<u32> {
 ///
 /// # Safety
 /// The shot is of an operation that uses this pool, and was not taken over before.
-unsafe fn bytes(pool: &BufPool, shot: Shot) -> Result<PooledBuf> {
+pub(crate) unsafe fn received(pool: &BufPool, shot: Shot) -> Result<PooledBuf> {
     // SAFETY: promised by the caller.
     let filled = shot.part.map(|part| unsafe { pool.taken_over(part, shot.result.max(0) as u32) });
     number(shot)?;
@@ -184,13 +184,13 @@ impl<D: AsFd> MultiOp for RecvMulti<D> {
     type Item = PooledBuf;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
-        let what = Multi::Recv { pool: self.pool.lower(cx.engine())?, flags: checked(self.flags)? };
+        let what = Multi::Recv { pool: self.pool.lower(cx.engine())?, flags: checked(self.flags)?, once: false };
         Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx), what, shots })
     }
 
     unsafe fn item(&mut self, shot: Shot) -> Result<PooledBuf> {
         // SAFETY: promised by the caller; the operation has this pool.
-        unsafe { bytes(&self.pool, shot) }
+        unsafe { received(&self.pool, shot) }
     }
 }
 
@@ -228,7 +228,7 @@ impl<D: AsFd> MultiOp for ReadMulti<D> {
 
     unsafe fn item(&mut self, shot: Shot) -> Result<PooledBuf> {
         // SAFETY: promised by the caller; the operation has this pool.
-        unsafe { bytes(&self.pool, shot) }
+        unsafe { received(&self.pool, shot) }
     }
 }
 
@@ -302,7 +302,7 @@ impl<D: AsFd> MultiOp for RecvMsgMulti<D> {
 
     unsafe fn item(&mut self, shot: Shot) -> Result<Message> {
         // SAFETY: promised by the caller; the operation has this pool.
-        let mut bytes = unsafe { bytes(&self.pool, shot) }?;
+        let mut bytes = unsafe { received(&self.pool, shot) }?;
         let Some((before, _)) = bytes.split_at_checked(BEFORE) else {
             return Ok(Message { peer: Address::Unnamed, bytes, truncated: false });
         };

@@ -52,9 +52,11 @@ pub enum Target {
 #[derive(Clone, Copy, Debug)]
 pub enum Multi {
     Accept,
+    /// Ends after the first result if it is to be done `once`.
     Recv {
         pool: *const Pool,
         flags: c_int,
+        once: bool,
     },
     Read {
         pool: *const Pool,
@@ -82,6 +84,11 @@ impl Multi {
             Multi::Recv { pool, .. } | Multi::Read { pool } | Multi::RecvMsg { pool, .. } => Some(pool),
             _ => None,
         }
+    }
+
+    /// Whether its first result is the only one: the operation then takes a buffer as the others do, and ends.
+    pub fn is_once(&self) -> bool {
+        matches!(self, Multi::Recv { once: true, .. })
     }
 }
 

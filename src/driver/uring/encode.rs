@@ -12,6 +12,9 @@ use io_uring::{
     types::{self, CancelBuilder, DestinationSlot, FsyncFlags, TimeoutFlags},
 };
 
+/// `IORING_ACCEPT_DONTWAIT` (6.10), which the crate lacks. It goes where other operations have their priority.
+const ACCEPT_DONTWAIT: u16 = 1 << 1;
+
 /// `.nonblocking()` as a flag of one read or write.
 fn rw_flags(nowait: bool) -> i32 {
     if nowait { libc::RWF_NOWAIT } else { 0 }
@@ -169,7 +172,14 @@ fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
         RawOp::Socket { domain, kind, protocol } => opcode::Socket::new(domain, kind, protocol).build(),
         RawOp::Bind { fd: f, addr, len } => opcode::Bind::new(fd(f), addr, len).build(),
         RawOp::Listen { fd: f, backlog } => opcode::Listen::new(fd(f), backlog).build(),
-        RawOp::Accept { fd: f, addr, len, flags, .. } => opcode::Accept::new(fd(f), addr, len).flags(flags).build(),
+        RawOp::Accept { fd: f, addr, len, flags, nowait } => {
+            let mut entry = opcode::Accept::new(fd(f), addr, len).flags(flags).build();
+            if nowait {
+                // SAFETY: the same layout, asserted above, of plain numbers.
+                unsafe { (*(&raw mut entry).cast::<Fields>()).ioprio |= ACCEPT_DONTWAIT };
+            }
+            entry
+        }
         RawOp::Connect { fd: f, addr, len } => opcode::Connect::new(fd(f), addr, len).build(),
         RawOp::Recv { fd: f, buf, len, flags } => opcode::Recv::new(fd(f), buf, len).flags(flags).build(),
         RawOp::Send { fd: f, buf, len, flags } => opcode::Send::new(fd(f), buf, len).flags(flags).build(),
@@ -225,6 +235,11 @@ pub(super) fn multi(fd: Fd, what: &Multi, extent: Extent) -> Entry {
             receive.build().flags(Flags::BUFFER_SELECT)
         }
         Multi::Accept => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
+        Multi::Recv { flags, once: true, .. } => {
+            // A length of zero: as much as the buffer takes.
+            let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).flags(flags).buf_group(group).build();
+            receive.flags(Flags::BUFFER_SELECT)
+        }
         Multi::Recv { flags, .. } => opcode::RecvMulti::new(fd, group).flags(flags).build(),
         Multi::Read { .. } => opcode::ReadMulti::new(fd, 0, group).offset(CURRENT_POSITION).build(),
         Multi::RecvMsg { msg, flags, .. } => opcode::RecvMsgMulti::new(fd, msg, group).flags(flags as u32).build(),

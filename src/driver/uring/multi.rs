@@ -162,6 +162,8 @@ impl Uring {
                 self.end_multi(slot, -libc::ECANCELED);
             } else if is_end || result < 0 && !interrupted && !stopped {
                 self.end_multi(slot, result);
+            } else if result > 0 && what.is_once() {
+                self.end_multi(slot, 0);
             } else if !shots.is_full() {
                 self.start_multi(slot, false);
             }

@@ -149,6 +149,11 @@ impl Ring {
         self.kernel_features & setup::FEATURE_CQE_SKIP != 0
     }
 
+    /// A sign of Linux 6.10 or newer.
+    pub(super) fn sends_bundles(&self) -> bool {
+        self.kernel_features & setup::FEATURE_RECVSEND_BUNDLE != 0
+    }
+
     pub(super) fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }

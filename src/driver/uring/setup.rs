@@ -19,6 +19,7 @@ pub(super) const FEATURE_SUBMIT_STABLE: u32 = 1 << 2;
 pub(super) const FEATURE_RW_CUR_POS: u32 = 1 << 3;
 pub(super) const FEATURE_EXT_ARG: u32 = 1 << 8;
 pub(super) const FEATURE_CQE_SKIP: u32 = 1 << 11;
+pub(super) const FEATURE_RECVSEND_BUNDLE: u32 = 1 << 14;
 
 const REGISTER_FILES_UPDATE: u32 = 6;
 const REGISTER_PROBE: u32 = 8;

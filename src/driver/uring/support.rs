@@ -23,6 +23,7 @@ pub(crate) struct Support {
     send_msg_zc: bool,
     pipe: bool,
     futex: bool,
+    accepts_nonblocking: bool,
 }
 
 impl Support {
@@ -52,6 +53,8 @@ impl Support {
             send_msg_zc: has(opcode::SendMsgZc::CODE),
             pipe: has(opcode::Pipe::CODE),
             futex: has(opcode::FutexWait::CODE) && has(opcode::FutexWake::CODE),
+            // `IORING_ACCEPT_DONTWAIT` came with that feature bit.
+            accepts_nonblocking: ring.sends_bundles(),
         }
     }
 
@@ -75,8 +78,8 @@ impl Support {
             RawOp::SetSockOpt { .. } => self.socket_options,
             // The kernel's command reads options of the socket level only.
             RawOp::GetSockOpt { level, .. } => self.socket_options && *level == libc::SOL_SOCKET,
-            // `IORING_ACCEPT_DONTWAIT` (6.10) saves nothing over the system call, which does not wait either.
-            RawOp::Accept { nowait, .. } => !nowait,
+            // Alone it saves nothing over the system call, which does not wait either; many at once do.
+            RawOp::Accept { nowait, .. } => !nowait || self.accepts_nonblocking,
             RawOp::CancelFd { .. } => self.cancel_by_fd,
             RawOp::SendZc { .. } => self.send_zc,
             RawOp::SendMsgZc { .. } => self.send_msg_zc,
