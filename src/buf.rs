@@ -66,6 +66,12 @@ pub trait BufMut: seal::Sealed {
     /// Where the buffer is. Valid for writes of that length until the operation is settled.
     #[doc(hidden)]
     fn parts_mut(&mut self) -> Result<(*mut u8, u32)>;
+    /// The number by which the engine knows the memory that the buffer is part of, counted from 1; 0 if it does not.
+    #[doc(hidden)]
+    #[inline]
+    fn registered_as(&self, _engine: u64) -> u16 {
+        0
+    }
     /// The operation has put `len` bytes into the buffer. Called once for each operation that succeeds.
     ///
     /// # Safety
@@ -99,6 +105,12 @@ pub trait Buf: seal::Sealed {
     const SHARED: bool = false;
     #[doc(hidden)]
     fn parts(&self) -> Result<(*const u8, u32)>;
+    /// As [`BufMut::registered_as`].
+    #[doc(hidden)]
+    #[inline]
+    fn registered_as(&self, _engine: u64) -> u16 {
+        0
+    }
     #[doc(hidden)]
     fn into_output(self, len: usize) -> Self::Output;
 }
@@ -190,7 +202,7 @@ impl BufMut for Spare<'_> {
 }
 
 /// An owned buffer without length is a mistake that would look like the end of the file.
-fn not_empty(len: usize) -> Result<u32> {
+pub(crate) fn not_empty(len: usize) -> Result<u32> {
     if len == 0 {
         return Err(Error::Invalid(
             &"the owned buffer has length 0; an operation fills its length, not its capacity (`vec![0; n]`)",

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    Error, Result,
+    Error, FixedFile, Result,
     lower::{Lower, Outcome},
     op::Fd,
 };
@@ -16,7 +16,8 @@ mod seal {
     pub trait Sealed {}
 }
 
-/// What an operation works on: anything that is [`AsFd`], by reference or by value, or a [`&Closing`](Closing).
+/// What an operation works on: anything that is [`AsFd`], by reference or by value, a [`FixedFile`], or a
+/// [`&Closing`](Closing).
 ///
 /// The operation keeps it, so it stays open until the operation is finished. `as_fd` is called once, when the operation
 /// starts.
@@ -33,6 +34,9 @@ mod seal {
     note = "give a reference to something that is `AsFd`: a `File`, a `TcpStream`, an `OwnedFd`, …"
 )]
 pub trait Descriptor: seal::Sealed {
+    /// Whether operations with many results may work on it.
+    #[doc(hidden)]
+    const LASTS: bool = true;
     /// Called once for each operation, first of all.
     #[doc(hidden)]
     fn lower_fd(&self, cx: &mut Lower<'_>) -> Result<Fd>;
@@ -51,6 +55,21 @@ impl<T: AsFd> Descriptor for T {
         Ok(Fd::new(number))
     }
 }
+
+macro_rules! fixed {
+    ($($handle:ty),*) => {$(
+        impl seal::Sealed for $handle {}
+
+        impl Descriptor for $handle {
+            #[inline]
+            fn lower_fd(&self, cx: &mut Lower<'_>) -> Result<Fd> {
+                self.lower(cx)
+            }
+        }
+    )*};
+}
+
+fixed!(FixedFile, &FixedFile);
 
 /// What [`Close`](crate::op::Close) takes: anything that turns into an [`OwnedFd`], or a [`&Closing`](Closing).
 #[diagnostic::on_unimplemented(
@@ -216,6 +235,8 @@ impl Closing {
 impl seal::Sealed for &Closing {}
 
 impl Descriptor for &Closing {
+    const LASTS: bool = false;
+
     fn lower_fd(&self, cx: &mut Lower<'_>) -> Result<Fd> {
         // Refused operations count too, for `finished` is called for each.
         self.note_user(cx);

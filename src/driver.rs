@@ -11,7 +11,9 @@
 //!                                                 └─ ready  attempt → park until ready, or hand to a worker
 //! ```
 
+pub(crate) mod buffers;
 pub(crate) mod chain;
+pub(crate) mod files;
 pub(crate) mod multi;
 pub(crate) mod perform;
 pub(crate) mod pool;
@@ -24,6 +26,8 @@ pub(crate) mod waiter;
 pub(crate) mod wheel;
 
 use crate::{op::RawOp, stats::Stats, sys};
+use buffers::BufferTable;
+use files::FileTable;
 use pool::Pool;
 use slot::{Link, Slot};
 use std::{os::fd::RawFd, rc::Rc};
@@ -179,6 +183,27 @@ impl Driver {
             // SAFETY: promised by the caller.
             Driver::Uring(uring) => unsafe { uring.door(slot) },
             Driver::Ready(_) => None,
+        }
+    }
+
+    /// Makes the table of files for the handles of the engine with that number.
+    pub(crate) fn make_files(&mut self, capacity: u32, engine: u64) -> Result<FileTable, i32> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.make_files(capacity, engine),
+            Driver::Ready(_) => Ok(FileTable::of_descriptors(engine, capacity)),
+        }
+    }
+
+    /// Makes the table of memory.
+    pub(crate) fn make_buffers(&mut self) -> BufferTable {
+        match self {
+            #[cfg(target_os = "linux")]
+            Driver::Uring(uring) => uring.make_buffers(),
+            #[cfg(target_os = "linux")]
+            Driver::Ready(_) => BufferTable::new(None),
+            #[cfg(not(target_os = "linux"))]
+            Driver::Ready(_) => BufferTable::none(),
         }
     }
 

@@ -3,9 +3,16 @@
 #[cfg(target_os = "linux")]
 use crate::driver::uring::Door;
 use crate::{
-    Config, SetupError,
+    Config, Error, Result, SetupError,
     coro::Runtime,
-    driver::{Driver, pool::Pool, slot::Slot, waiter::Waiter},
+    driver::{
+        Driver,
+        buffers::{BufferTable, ClosesBuffers},
+        files::{self, ClosesFiles, FileTable},
+        pool::Pool,
+        slot::Slot,
+        waiter::Waiter,
+    },
     op::RawOp,
     stats::Stats,
     sys::{self, fork::Life},
@@ -21,6 +28,10 @@ use std::{
 
 /// A driver, and what has to be known about it without borrowing it.
 pub struct Engine {
+    /// What a queue's handles have with the driver; closed before that.
+    files: ClosesFiles,
+    buffers: ClosesBuffers,
+    is_queues: Cell<bool>,
     /// Borrowed for the length of one of the calls below, each of which runs the driver and no user code: it cannot be
     /// borrowed twice. The type is `!Sync`.
     driver: UnsafeCell<Driver>,
@@ -40,6 +51,9 @@ impl Engine {
     pub(crate) fn new(config: Config) -> Result<Engine, SetupError> {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
         Ok(Engine {
+            files: ClosesFiles::default(),
+            buffers: ClosesBuffers::default(),
+            is_queues: Cell::new(false),
             driver: UnsafeCell::new(config.make_driver()?),
             config,
             serial: SERIALS.fetch_add(1, Ordering::Relaxed),
@@ -122,6 +136,38 @@ impl Engine {
     pub(crate) unsafe fn door(&self, slot: *mut Slot) -> Option<Door> {
         // SAFETY: promised by the caller; see `driver` for the borrow.
         unsafe { (*self.driver.get()).door(slot) }
+    }
+
+    /// The engine is a queue's own, whose handles are not used anywhere else.
+    pub(crate) fn set_queues(&self) {
+        self.is_queues.set(true);
+    }
+
+    /// The table of files. It is made now if there is none yet, with so many places.
+    pub(crate) fn files(&self, capacity: Option<u32>) -> Result<&Rc<FileTable>> {
+        if let Some(files) = self.files.0.get() {
+            return match capacity {
+                None => Ok(files),
+                Some(_) => Err(Error::Invalid(&"the queue's table of files is in use; choose its size before")),
+            };
+        }
+        if !self.is_queues.get() {
+            return Err(Error::Invalid(&"only a Queue has a table of files: submit the operation to one"));
+        }
+        // SAFETY: see `driver`.
+        let made = unsafe { (*self.driver.get()).make_files(capacity.unwrap_or(files::DEFAULT), self.serial) };
+        let made = made.map_err(|_| {
+            Error::Invalid(
+                &"a chain that opens a file is in flight; make the larger table of files before, or after it",
+            )
+        })?;
+        Ok(self.files.0.get_or_init(|| Rc::new(made)))
+    }
+
+    /// The table of memory for buffers.
+    pub(crate) fn buffers(&self) -> &Rc<BufferTable> {
+        // SAFETY: see `driver`.
+        self.buffers.0.get_or_init(|| Rc::new(unsafe { (*self.driver.get()).make_buffers() }))
     }
 
     /// # Safety

@@ -52,6 +52,9 @@ pub enum Error {
     /// Neither this engine nor its emulation can do this on this system. The text says why.
     #[error("{0}")]
     Unsupported(&'static &'static str),
+    /// All places of the queue's table of [`FixedFile`](crate::FixedFile)s are taken.
+    #[error("the queue's table of files is full; drop a FixedFile, or give it more places with Queue::file_table")]
+    FilesFull,
     /// No engine could be set up, so nothing was started.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -78,6 +81,7 @@ impl Error {
             Error::Deadlock => Errno::new(libc::EDEADLK).kind(),
             Error::TimedOut => io::ErrorKind::TimedOut,
             Error::Os(errno) => errno.kind(),
+            Error::FilesFull => Errno::new(libc::ENFILE).kind(),
             Error::Invalid(_) => io::ErrorKind::InvalidInput,
             Error::Unsupported(_) => io::ErrorKind::Unsupported,
             Error::Setup(setup) => setup.kind(),
@@ -205,6 +209,15 @@ pub enum SetupError {
         /// Its error.
         errno: Errno,
     },
+    /// The kernel refused to lock the memory of [`Queue::fixed_bufs`](crate::Queue::fixed_bufs).
+    #[error(
+        "the kernel does not lock so much memory for fixed buffers ({errno}); ask for fewer or smaller ones, raise \
+         RLIMIT_MEMLOCK (ulimit -l) or give the process CAP_IPC_LOCK"
+    )]
+    LockedMemory {
+        /// Its error.
+        errno: Errno,
+    },
     /// The process was forked while the batch ran, and this is the child, where none of it can be waited for.
     #[error("the process was forked while the batch ran; what it had started belongs to the parent")]
     Forked,
@@ -272,7 +285,7 @@ impl SetupError {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             SetupError::IoUring(why) => why.raw_os_error(),
-            SetupError::Engine { errno, .. } => Some(errno.raw()),
+            SetupError::Engine { errno, .. } | SetupError::LockedMemory { errno } => Some(errno.raw()),
             _ => None,
         }
     }
@@ -280,7 +293,7 @@ impl SetupError {
     fn kind(&self) -> io::ErrorKind {
         match self {
             SetupError::IoUring(_) | SetupError::NoSuchBackend(_) => io::ErrorKind::Unsupported,
-            SetupError::Engine { errno, .. } => errno.kind(),
+            SetupError::Engine { errno, .. } | SetupError::LockedMemory { errno } => errno.kind(),
             _ => io::ErrorKind::InvalidInput,
         }
     }

@@ -147,6 +147,7 @@ mod driver;
 #[allow(unsafe_code)]
 mod engine;
 mod error;
+mod fixed;
 pub mod fs;
 mod link;
 #[allow(unsafe_code)]
@@ -178,6 +179,7 @@ pub use complete::{complete, multi, single};
 pub use config::{Backend, Config};
 pub use descriptor::{Closing, Descriptor};
 pub use error::{BatchError, Errno, Error, Feature, Result, SetupCall, SetupError, Unavailable, is_canceled};
+pub use fixed::{FixedBuf, FixedBufs, FixedFile};
 pub use link::{Linked, Timed};
 pub use pooled::{BufPool, PooledBuf};
 pub use probe::{Probe, Service, Supported};
@@ -224,6 +226,8 @@ mod pages {
     struct ComingFrom;
     #[doc = include_str!("../docs/zero-copy.md")]
     struct ZeroCopy;
+    #[doc = include_str!("../docs/fixed-resources.md")]
+    struct FixedResources;
     #[doc = include_str!("../docs/poller.md")]
     struct Poller;
     #[doc = include_str!("../docs/queue.md")]

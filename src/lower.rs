@@ -4,6 +4,7 @@ use crate::{
     Closing, Errno, Error, Result,
     complete::cancel_and_drain,
     driver::{
+        files::FileTable,
         perform,
         slot::{Link, Slot, finish},
         waiter::Waiter,
@@ -11,7 +12,7 @@ use crate::{
     engine::Engine,
     op::{RawOp, Target},
 };
-use std::{cell::Cell, mem, ptr, time::Duration};
+use std::{cell::Cell, mem, ptr, rc::Rc, time::Duration};
 
 /// Takes the operations of a batch in order, and submits each chain when it is complete.
 ///
@@ -41,7 +42,12 @@ pub struct Lower<'e> {
     opened: *mut Slot,
     /// The `Closing` that this chain opens into. There can be one only, for the operations name it as "the opened one".
     opens_for: *const Closing,
+    /// The number, counted from 1, of the last operation that names a `FixedFile`.
+    names_fixed: u32,
 }
+
+const NOT_FIXED: Error =
+    Error::Unsupported(&"the kernel does not do this operation on a FixedFile; get a descriptor for it with Install");
 
 thread_local! {
     static CHAINS: Cell<u64> = const { Cell::new(1) };
@@ -74,6 +80,7 @@ impl<'e> Lower<'e> {
             first_chain: Cell::new(0),
             opened: ptr::null_mut(),
             opens_for: ptr::null(),
+            names_fixed: 0,
         }
     }
 
@@ -85,6 +92,17 @@ impl<'e> Lower<'e> {
     /// The number of the engine.
     pub(crate) fn engine(&self) -> u64 {
         self.engine.serial()
+    }
+
+    /// The operation being lowered names a `FixedFile`.
+    #[inline]
+    pub(crate) fn note_fixed(&mut self) {
+        self.names_fixed = self.pushed + 1;
+    }
+
+    /// The table of files of the queue that the operation goes to.
+    pub(crate) fn files(&self) -> Result<&Rc<FileTable>> {
+        self.engine.files(None)
     }
 
     /// Whether writing to a socket whose peer is gone would raise `SIGPIPE`.
@@ -146,8 +164,13 @@ impl<'e> Lower<'e> {
         }
     }
 
-    fn push_to_chain(&mut self, slot: *mut Slot, op: RawOp, link: Link) {
+    fn push_to_chain(&mut self, slot: *mut Slot, mut op: RawOp, link: Link) {
         self.open += 1;
+        // On every engine alike, although an emulation could do it. The basic operations, which do not come here, take
+        // any file.
+        if self.names_fixed == self.pushed && !op.takes_fixed() {
+            op = RawOp::Invalid(NOT_FIXED);
+        }
         // SAFETY: the caller hands out memory for one slot, which nobody else uses.
         unsafe {
             Slot::init(slot, op, link, self.waiter);
@@ -212,7 +235,10 @@ impl<'e> Lower<'e> {
                         self.engine.release_opened(slot.opened().get(), result != Err(Error::Skipped));
                     }
                     RawOp::Close { fd } if result == Err(Error::Skipped) => close(fd.number()),
-                    RawOp::Open { target: Target::Table, .. } | RawOp::Socket { .. } | RawOp::Accept { .. } => {
+                    RawOp::Open { target: Target::Table, .. }
+                    | RawOp::Socket { target: Target::Table, .. }
+                    | RawOp::Accept { target: Target::Table, .. }
+                    | RawOp::Install { .. } => {
                         if let Ok(number) = result {
                             close(number as i32);
                         }

@@ -4,6 +4,7 @@
 use crate::driver::uring::{Features, Ring, Support};
 use crate::{
     Backend, Config, SetupError, Unavailable,
+    driver::files::Kind,
     op::{CURRENT_POSITION, Clock, Fd, RawOp, Target},
     sys::Timespec,
 };
@@ -176,8 +177,8 @@ macro_rules! table {
 
 const TABLE: &[Row] = table! {
     "Nop" "5.1" SystemCall RawOp::Nop;
-    "Read" "5.6" Readiness RawOp::Read { fd: NONE, buf: ptr::null_mut(), len: 0, offset: NOW, nowait: false };
-    "Write" "5.6" Readiness RawOp::Write { fd: NONE, buf: ptr::null(), len: 0, offset: NOW, nowait: false };
+    "Read" "5.6" Readiness RawOp::Read { fd: NONE, buf: ptr::null_mut(), len: 0, offset: NOW, nowait: false, buffer: 0 };
+    "Write" "5.6" Readiness RawOp::Write { fd: NONE, buf: ptr::null(), len: 0, offset: NOW, nowait: false, buffer: 0 };
     "Readv" "5.1" Readiness RawOp::Readv { fd: NONE, iov: ptr::null(), count: 0, offset: NOW, nowait: false };
     "Writev" "5.1" Readiness RawOp::Writev { fd: NONE, iov: ptr::null(), count: 0, offset: NOW, nowait: false };
     "Fsync" "5.1" Worker RawOp::Fsync { fd: NONE, data_only: false };
@@ -197,11 +198,11 @@ const TABLE: &[Row] = table! {
     "Splice" "5.7" Worker RawOp::Splice { from: NONE, from_offset: NOW, to: NONE, to_offset: NOW, len: 0, flags: 0 };
     "Tee" "5.8" Readiness RawOp::Tee { from: NONE, to: NONE, len: 0, flags: 0 };
     "Pipe" "6.16" SystemCall RawOp::Pipe { fds: ptr::null_mut(), flags: 0 };
-    "Socket" "5.19" SystemCall RawOp::Socket { domain: 0, kind: 0, protocol: 0 };
+    "Socket" "5.19" SystemCall RawOp::Socket { domain: 0, kind: 0, protocol: 0, target: Target::Table };
     "Bind" "6.11" SystemCall RawOp::Bind { fd: NONE, addr: ptr::null(), len: 0 };
     "Listen" "6.11" SystemCall RawOp::Listen { fd: NONE, backlog: 0 };
     "Accept" "5.5" Readiness RawOp::Accept {
-        fd: NONE, addr: ptr::null_mut(), len: ptr::null_mut(), flags: 0, nowait: false,
+        fd: NONE, addr: ptr::null_mut(), len: ptr::null_mut(), flags: 0, nowait: false, target: Target::Table,
     };
     "Connect" "5.5" Readiness RawOp::Connect { fd: NONE, addr: ptr::null(), len: 0 };
     "Recv" "5.6" Readiness RawOp::Recv { fd: NONE, buf: ptr::null_mut(), len: 0, flags: 0 };
@@ -219,8 +220,9 @@ const TABLE: &[Row] = table! {
     "Timeout" "5.4" Timer RawOp::Timeout { clock: Clock::Monotonic, absolute: false, at: Timespec { sec: 0, nsec: 0 } };
     "Cancel" "5.19" SystemCall RawOp::CancelFd { fd: NONE };
     "ChildExit" "5.3" Readiness RawOp::ChildExit { pid: 0, pidfd: NONE };
-    "Notify" "5.6" Readiness RawOp::Write { fd: NONE, buf: ptr::null(), len: 0, offset: NOW, nowait: false };
-    "WaitEvent" "5.6" Readiness RawOp::Read { fd: NONE, buf: ptr::null_mut(), len: 0, offset: NOW, nowait: false };
+    "Install" "6.8" SystemCall RawOp::Install { fd: Fd::in_table(0, Kind::Other) };
+    "Notify" "5.6" Readiness RawOp::Write { fd: NONE, buf: ptr::null(), len: 0, offset: NOW, nowait: false, buffer: 0 };
+    "WaitEvent" "5.6" Readiness RawOp::Read { fd: NONE, buf: ptr::null_mut(), len: 0, offset: NOW, nowait: false, buffer: 0 };
     "FutexWait" "6.7" Worker RawOp::FutexWait { word: ptr::null(), value: 0 };
     "FutexWake" "6.7" SystemCall RawOp::FutexWake { word: ptr::null(), count: 0 };
     "Raw" "5.1" Unsupported RawOp::Entry(ptr::null());

@@ -2,6 +2,7 @@
 
 mod chain;
 mod event;
+mod fixed;
 mod group;
 mod iter;
 mod multi;
@@ -222,6 +223,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let inside = crate::coro::Runtime::current_runtime().is_some();
         let config = if inside { config.pollable() } else { config };
         let engine = Engine::new(config.entries(capacity))?;
+        engine.set_queues();
         let places: Box<[Place<'q, E, PLACE>]> = (0..capacity).map(Place::empty).collect();
         let queue = Queue {
             inner: ManuallyDrop::new(Pinned::new(Inner {

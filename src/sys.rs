@@ -94,6 +94,18 @@ pub(crate) fn is_blocking(fd: std::os::fd::RawFd) -> bool {
     flags >= 0 && flags & libc::O_NONBLOCK == 0
 }
 
+/// How many descriptors the process may have.
+pub(crate) fn most_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a local.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    // The field's type differs between systems.
+    #[allow(clippy::unnecessary_cast)]
+    {
+        limit.rlim_cur as u64
+    }
+}
+
 /// Whether a descriptor was opened for writing, or for reading. It is not if it is not open at all.
 pub(crate) fn is_open_for(fd: std::os::fd::RawFd, writing: bool) -> bool {
     // SAFETY: reads flags of a descriptor, whichever it is.

@@ -137,7 +137,7 @@ impl Post {
         }
         let fd = Fd::new(self.shared()?.bell.as_fd().as_raw_fd());
         let (buf, len) = (self.unit.get().cast(), sys::SEMAPHORE_UNIT as u32);
-        let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false };
+        let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false, buffer: 0 };
         self.armed.set(true);
         // SAFETY: the runtime is boxed and stays until `end` has waited for the operation; it is not in flight now.
         unsafe {

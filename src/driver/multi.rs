@@ -8,7 +8,7 @@ use super::{
     slot::{Slot, State},
 };
 use crate::{
-    op::{CURRENT_POSITION, Fd, Multi, RawOp},
+    op::{CURRENT_POSITION, Fd, Multi, RawOp, Target},
     sys::{self, ret_len},
 };
 use std::{mem, ptr};
@@ -122,10 +122,11 @@ unsafe fn attempt(fd: Fd, what: &Multi, buffer: Option<(&Pool, u16)>) -> Attempt
     let single = match *what {
         Multi::Accept => {
             let flags = sys::SOCK_CLOEXEC;
-            RawOp::Accept { fd, addr: ptr::null_mut(), len: ptr::null_mut(), flags, nowait: false }
+            let (addr, len, target) = (ptr::null_mut(), ptr::null_mut(), Target::Table);
+            RawOp::Accept { fd, addr, len, flags, nowait: false, target }
         }
         Multi::Recv { flags, .. } => RawOp::Recv { fd, buf, len, flags },
-        Multi::Read { .. } => RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false },
+        Multi::Read { .. } => RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false, buffer: 0 },
         Multi::Poll { events } => RawOp::Poll { fd, events },
         // SAFETY: promised by the caller.
         Multi::RecvMsg { msg, flags, .. } => return unsafe { attempt_message(fd, &*msg, flags, buf, len) },

@@ -68,6 +68,7 @@ pub(crate) unsafe fn now(op: &RawOp) -> i32 {
             RawOp::Link { from_dir, from, to_dir, to, flags } => {
                 ret(libc::linkat(from_dir.number(), from, to_dir.number(), to, flags))
             }
+            RawOp::Install { fd } => ret(libc::fcntl(fd.number(), libc::F_DUPFD_CLOEXEC, 0)),
             RawOp::FutexWake { word, count } => sys::futex_wake(word, count),
             RawOp::CancelFd { .. } | RawOp::FutexWait { .. } | RawOp::Entry(_) => -libc::EOPNOTSUPP,
             RawOp::SendZc { .. } | RawOp::SendMsgZc { .. } => socket(&op.copying()),
@@ -87,7 +88,7 @@ unsafe fn socket(op: &RawOp) -> i32 {
     // SAFETY: promised by the caller.
     unsafe {
         match *op {
-            RawOp::Socket { domain, kind, protocol } => sys::socket(domain, kind, protocol),
+            RawOp::Socket { domain, kind, protocol, .. } => sys::socket(domain, kind, protocol),
             RawOp::Bind { fd, addr, len } => ret(libc::bind(fd.number(), addr, len)),
             RawOp::Listen { fd, backlog } => ret(libc::listen(fd.number(), backlog)),
             RawOp::Accept { fd, addr, len, flags, .. } => accept(fd.number(), addr, len, flags),
@@ -248,6 +249,7 @@ pub(crate) unsafe fn attempt(op: &RawOp, progress: &mut u32) -> Attempt {
             }
             RawOp::Nop
             | RawOp::Invalid(_)
+            | RawOp::Install { .. }
             | RawOp::Close { .. }
             | RawOp::Pipe { .. }
             | RawOp::FutexWake { .. }
@@ -397,11 +399,11 @@ impl Transfer {
     /// `one` is where the vector of an operation with a single buffer goes.
     fn of(op: &RawOp, one: &mut libc::iovec) -> Transfer {
         let (fd, iov, count, offset, nowait, writes) = match *op {
-            RawOp::Read { fd, buf, len, offset, nowait } => {
+            RawOp::Read { fd, buf, len, offset, nowait, .. } => {
                 *one = libc::iovec { iov_base: buf.cast(), iov_len: len as usize };
                 (fd, &raw const *one, 1, offset, nowait, false)
             }
-            RawOp::Write { fd, buf, len, offset, nowait } => {
+            RawOp::Write { fd, buf, len, offset, nowait, .. } => {
                 *one = libc::iovec { iov_base: buf.cast_mut().cast(), iov_len: len as usize };
                 (fd, &raw const *one, 1, offset, nowait, true)
             }

@@ -7,10 +7,12 @@ mod encode;
 mod mapping;
 mod multi;
 mod pools;
+mod resources;
 mod ring;
 mod setup;
 mod support;
 
+pub(crate) use resources::{forget_buffers, forget_files, set_buffer, set_file};
 pub(crate) use ring::{Features, Ring};
 pub(crate) use support::Support;
 

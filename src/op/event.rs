@@ -123,7 +123,7 @@ impl Op for Notify<'_> {
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         let (fd, len) = (Fd::new(self.source.sender()), sys::SEMAPHORE_UNIT as u32);
-        RawOp::Write { fd, buf: ONE.as_ptr(), len, offset: CURRENT_POSITION, nowait: false }
+        RawOp::Write { fd, buf: ONE.as_ptr(), len, offset: CURRENT_POSITION, nowait: false, buffer: 0 }
     }
 
     fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {
@@ -154,7 +154,7 @@ impl Op for WaitEvent<'_> {
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         let (fd, len) = (Fd::new(self.source.receive.as_raw_fd()), sys::SEMAPHORE_UNIT as u32);
-        RawOp::Read { fd, buf: self.unit.as_mut_ptr(), len, offset: CURRENT_POSITION, nowait: false }
+        RawOp::Read { fd, buf: self.unit.as_mut_ptr(), len, offset: CURRENT_POSITION, nowait: false, buffer: 0 }
     }
 
     fn settle(&mut self, outcome: Outcome<'_>) -> Result<()> {

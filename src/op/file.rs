@@ -99,7 +99,8 @@ impl<D: Descriptor, B: BufMut> Op for Read<D, B> {
         lowered(|| {
             let fd = self.fd.lower_fd(cx)?;
             let (buf, len) = self.buf.parts_mut()?;
-            Ok(RawOp::Read { fd, buf, len, offset: self.offset, nowait: self.nowait })
+            let buffer = self.buf.registered_as(cx.engine());
+            Ok(RawOp::Read { fd, buf, len, offset: self.offset, nowait: self.nowait, buffer })
         })
     }
 
@@ -195,12 +196,13 @@ impl<D: Descriptor, B: Buf> Op for Write<D, B> {
         lowered(|| {
             let fd = self.fd.lower_fd(cx)?;
             let (buf, len) = self.buf.parts()?;
-            if cx.sigpipe_is_live() && sys::socket_type(fd.number()).is_ok() {
+            if cx.sigpipe_is_live() && fd.socket_type().is_ok() {
                 // Only a send can be told not to raise the signal. It takes all, or what there is room for.
                 let how = if self.nowait { libc::MSG_DONTWAIT } else { libc::MSG_WAITALL };
                 return Ok(RawOp::Send { fd, buf, len, flags: how | sys::MSG_NOSIGNAL });
             }
-            Ok(RawOp::Write { fd, buf, len, offset: self.offset, nowait: self.nowait })
+            let buffer = self.buf.registered_as(cx.engine());
+            Ok(RawOp::Write { fd, buf, len, offset: self.offset, nowait: self.nowait, buffer })
         })
     }
 

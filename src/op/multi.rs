@@ -3,21 +3,18 @@
 
 use super::{addr::RawAddress, msg::Header, open::owned, poll::PollEvents, raw::Multi, recv::RecvFlags};
 use crate::{
-    BufPool, Errno, Error, PooledBuf, Result,
+    BufPool, Descriptor, Errno, Error, PooledBuf, Result,
     driver::{
+        files::FileTable,
         multi::MessageHead,
         shots::{Shot, Shots},
     },
     lower::Lower,
-    op::{Address, Fd, RawOp},
+    op::{Address, Direct, Fd, RawOp},
     sealed::Sealed,
     sys,
 };
-use std::{
-    mem::size_of,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    time::Duration,
-};
+use std::{mem::size_of, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 /// An operation that goes on giving results until it ends: see [`Queue::submit_multi`](crate::Queue::submit_multi).
 ///
@@ -43,10 +40,9 @@ pub trait MultiOp: Sealed + Sized {
     unsafe fn item(&mut self, shot: Shot) -> Result<Self::Item>;
 }
 
-fn lower_fd(fd: &impl AsFd, cx: &mut Lower<'_>) -> Fd {
-    let number = fd.as_fd().as_raw_fd();
-    cx.check_alive();
-    Fd::new(number)
+fn lower_fd<D: Descriptor>(fd: &D, cx: &mut Lower<'_>) -> Result<Fd> {
+    const { assert!(D::LASTS, "a Closing is for the chain that closes it, and not for operations that go on") };
+    fd.lower_fd(cx)
 }
 
 /// The number, or what went wrong.
@@ -93,15 +89,28 @@ pub(crate) unsafe fn received(pool: &BufPool, shot: Shot) -> Result<PooledBuf> {
 /// ```
 ///
 /// `IORING_OP_ACCEPT` with `IORING_ACCEPT_MULTISHOT`, Linux 5.19; used from 6.7 on. `accept(2)` lists the errors.
-#[derive(Debug)]
 pub struct AcceptMulti<D> {
     fd: D,
+    /// Where a [`Direct`] one puts them.
+    pub(super) files: Option<Rc<FileTable>>,
 }
 
-impl<D: AsFd> AcceptMulti<D> {
+impl<D: std::fmt::Debug> std::fmt::Debug for AcceptMulti<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AcceptMulti").field("fd", &self.fd).finish()
+    }
+}
+
+impl<D: Descriptor> AcceptMulti<D> {
     /// Takes the connections of a listening socket.
     pub fn new(fd: D) -> AcceptMulti<D> {
-        AcceptMulti { fd }
+        AcceptMulti { fd, files: None }
+    }
+
+    /// Puts the connections into the queue's table of files: each result is a [`FixedFile`](crate::FixedFile). See
+    /// [`Direct`].
+    pub fn direct(self) -> Direct<AcceptMulti<D>> {
+        Direct::new(self)
     }
 
     /// The listener.
@@ -112,11 +121,11 @@ impl<D: AsFd> AcceptMulti<D> {
 
 impl<D> Sealed for AcceptMulti<D> {}
 
-impl<D: AsFd> MultiOp for AcceptMulti<D> {
+impl<D: Descriptor> MultiOp for AcceptMulti<D> {
     type Item = OwnedFd;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
-        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx), what: Multi::Accept, shots })
+        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx)?, what: Multi::Accept, shots })
     }
 
     unsafe fn item(&mut self, shot: Shot) -> Result<OwnedFd> {
@@ -152,7 +161,7 @@ pub struct RecvMulti<D> {
     flags: RecvFlags,
 }
 
-impl<D: AsFd> RecvMulti<D> {
+impl<D: Descriptor> RecvMulti<D> {
     /// Receives into buffers of `pool`.
     pub fn new(fd: D, pool: &BufPool) -> RecvMulti<D> {
         RecvMulti { fd, pool: pool.clone(), flags: RecvFlags::empty() }
@@ -180,12 +189,12 @@ fn checked(flags: RecvFlags) -> Result<i32> {
 
 impl<D> Sealed for RecvMulti<D> {}
 
-impl<D: AsFd> MultiOp for RecvMulti<D> {
+impl<D: Descriptor> MultiOp for RecvMulti<D> {
     type Item = PooledBuf;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
         let what = Multi::Recv { pool: self.pool.lower(cx.engine())?, flags: checked(self.flags)?, once: false };
-        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx), what, shots })
+        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx)?, what, shots })
     }
 
     unsafe fn item(&mut self, shot: Shot) -> Result<PooledBuf> {
@@ -204,7 +213,7 @@ pub struct ReadMulti<D> {
     pool: BufPool,
 }
 
-impl<D: AsFd> ReadMulti<D> {
+impl<D: Descriptor> ReadMulti<D> {
     /// Reads into buffers of `pool`.
     pub fn new(fd: D, pool: &BufPool) -> ReadMulti<D> {
         ReadMulti { fd, pool: pool.clone() }
@@ -218,12 +227,12 @@ impl<D: AsFd> ReadMulti<D> {
 
 impl<D> Sealed for ReadMulti<D> {}
 
-impl<D: AsFd> MultiOp for ReadMulti<D> {
+impl<D: Descriptor> MultiOp for ReadMulti<D> {
     type Item = PooledBuf;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
         let what = Multi::Read { pool: self.pool.lower(cx.engine())? };
-        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx), what, shots })
+        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx)?, what, shots })
     }
 
     unsafe fn item(&mut self, shot: Shot) -> Result<PooledBuf> {
@@ -265,7 +274,7 @@ const NAME: usize = size_of::<libc::sockaddr_storage>();
 /// What comes before the bytes of a message.
 const BEFORE: usize = size_of::<MessageHead>() + NAME;
 
-impl<D: AsFd> RecvMsgMulti<D> {
+impl<D: Descriptor> RecvMsgMulti<D> {
     /// Receives into buffers of `pool`.
     pub fn new(fd: D, pool: &BufPool) -> RecvMsgMulti<D> {
         RecvMsgMulti { fd, pool: pool.clone(), flags: RecvFlags::empty(), template: Header::new() }
@@ -285,7 +294,7 @@ impl<D: AsFd> RecvMsgMulti<D> {
 
 impl<D> Sealed for RecvMsgMulti<D> {}
 
-impl<D: AsFd> MultiOp for RecvMsgMulti<D> {
+impl<D: Descriptor> MultiOp for RecvMsgMulti<D> {
     type Item = Message;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
@@ -297,7 +306,7 @@ impl<D: AsFd> MultiOp for RecvMsgMulti<D> {
         self.template.set_name(std::ptr::null_mut(), NAME as libc::socklen_t);
         let pool = self.pool.lower(cx.engine())?;
         let what = Multi::RecvMsg { pool, msg: self.template.as_mut_ptr(), flags: checked(self.flags)? };
-        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx), what, shots })
+        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx)?, what, shots })
     }
 
     unsafe fn item(&mut self, shot: Shot) -> Result<Message> {
@@ -329,7 +338,7 @@ pub struct PollMulti<D> {
     events: PollEvents,
 }
 
-impl<D: AsFd> PollMulti<D> {
+impl<D: Descriptor> PollMulti<D> {
     /// Waits for any of `events`, an error, or a hang-up.
     pub fn new(fd: D, events: PollEvents) -> PollMulti<D> {
         PollMulti { fd, events }
@@ -343,12 +352,12 @@ impl<D: AsFd> PollMulti<D> {
 
 impl<D> Sealed for PollMulti<D> {}
 
-impl<D: AsFd> MultiOp for PollMulti<D> {
+impl<D: Descriptor> MultiOp for PollMulti<D> {
     type Item = PollEvents;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
         let what = Multi::Poll { events: self.events.bits() };
-        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx), what, shots })
+        Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx)?, what, shots })
     }
 
     unsafe fn item(&mut self, shot: Shot) -> Result<PollEvents> {

@@ -5,7 +5,7 @@ use crate::{
     Closing, Descriptor, Error, Result,
     descriptor::Closable,
     lower::{Lower, Outcome},
-    op::{Fd, Op, PathArg, RawOp, Target, lowered},
+    op::{Direct, Fd, Op, PathArg, RawOp, Target, lowered},
     sealed::Sealed,
 };
 use std::{
@@ -88,7 +88,7 @@ bitflags::bitflags! {
 /// `IORING_OP_OPENAT`, Linux 5.6. A result that arrives after the operation was given up is closed.
 #[derive(Debug)]
 pub struct OpenAt<'p, D = BorrowedFd<'static>> {
-    dir: D,
+    pub(super) dir: D,
     path: PathArg<'p>,
     flags: OpenFlags,
     mode: u32,
@@ -131,6 +131,11 @@ impl<'p, D: Descriptor> OpenAt<'p, D> {
     /// Opens for the following operations of the same chain only; see [`Closing`]. The output is `()`.
     pub fn open_into(self, closing: &Closing) -> OpenInto<'p, '_, D> {
         OpenInto { open: self, closing }
+    }
+
+    /// Opens into the queue's table of files: the value is a [`FixedFile`](crate::FixedFile). See [`Direct`].
+    pub fn direct(self) -> Direct<OpenAt<'p, D>> {
+        Direct::new(self)
     }
 
     fn lower_to(&mut self, target: Target, cx: &mut Lower<'_>) -> Result<RawOp> {

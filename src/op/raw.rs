@@ -46,6 +46,9 @@ pub enum Target {
     Table,
     /// Into the chain, for the operations that name [`Fd::OPENED`].
     Chain,
+    /// Into a place of the ring's table.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    Place(u32),
 }
 
 /// What a multishot operation does again and again.
@@ -106,6 +109,8 @@ pub enum RawOp {
         len: u32,
         offset: u64,
         nowait: bool,
+        /// The number of the registered memory that the buffer is part of, counted from 1; 0 if it is none.
+        buffer: u16,
     },
     Write {
         fd: Fd,
@@ -113,6 +118,7 @@ pub enum RawOp {
         len: u32,
         offset: u64,
         nowait: bool,
+        buffer: u16,
     },
     Readv {
         fd: Fd,
@@ -218,6 +224,7 @@ pub enum RawOp {
         domain: c_int,
         kind: c_int,
         protocol: c_int,
+        target: Target,
     },
     Bind {
         fd: Fd,
@@ -234,6 +241,7 @@ pub enum RawOp {
         len: *mut libc::socklen_t,
         flags: c_int,
         nowait: bool,
+        target: Target,
     },
     Connect {
         fd: Fd,
@@ -326,6 +334,10 @@ pub enum RawOp {
     },
     /// An entry as the program has built it; for rings only.
     Entry(*const [u64; 8]),
+    /// A descriptor for a file that is in the ring's table, or one more for a file that has one.
+    Install {
+        fd: Fd,
+    },
     /// Has many results, which go to `shots`. It stands alone, and has no limit.
     Multi {
         fd: Fd,
@@ -366,11 +378,11 @@ impl RawOp {
         unsafe {
             match self {
                 RawOp::Nop => place.write(RawOp::Nop),
-                RawOp::Read { fd, buf, len, offset, nowait } => {
-                    place.write(RawOp::Read { fd, buf, len, offset, nowait });
+                RawOp::Read { fd, buf, len, offset, nowait, buffer } => {
+                    place.write(RawOp::Read { fd, buf, len, offset, nowait, buffer });
                 }
-                RawOp::Write { fd, buf, len, offset, nowait } => {
-                    place.write(RawOp::Write { fd, buf, len, offset, nowait });
+                RawOp::Write { fd, buf, len, offset, nowait, buffer } => {
+                    place.write(RawOp::Write { fd, buf, len, offset, nowait, buffer });
                 }
                 RawOp::Recv { fd, buf, len, flags } => place.write(RawOp::Recv { fd, buf, len, flags }),
                 RawOp::Send { fd, buf, len, flags } => place.write(RawOp::Send { fd, buf, len, flags }),
@@ -466,6 +478,7 @@ impl RawOp {
             | RawOp::GetSockOpt { fd, .. }
             | RawOp::Poll { fd, .. }
             | RawOp::Multi { fd, .. }
+            | RawOp::Install { fd }
             | RawOp::CancelFd { fd } => [Some(fd), None],
             RawOp::Rename { from_dir: from, to_dir: to, .. }
             | RawOp::Link { from_dir: from, to_dir: to, .. }
@@ -523,6 +536,29 @@ impl RawOp {
                 | RawOp::Allocate { .. }
                 | RawOp::Advise { .. }
         )
+    }
+
+    /// Whether it may name a [`FixedFile`](crate::FixedFile), on whatever engine: whether a ring does all of it.
+    pub fn takes_fixed(&self) -> bool {
+        match self {
+            RawOp::Open { .. } | RawOp::Statx { .. } | RawOp::Unlink { .. } | RawOp::Mkdir { .. } => false,
+            RawOp::Symlink { .. } | RawOp::Rename { .. } | RawOp::Link { .. } | RawOp::ChildExit { .. } => false,
+            RawOp::GetSockOpt { level, .. } => *level == libc::SOL_SOCKET,
+            RawOp::Splice { .. } => true,
+            // Which of two descriptors is meant is for each operation to say.
+            other => { *other }.fds_mut()[1].is_none(),
+        }
+    }
+
+    /// Whether it names a place of the ring's table, so that nothing but the ring can do it.
+    pub fn needs_ring(&self) -> bool {
+        let into_place = matches!(
+            self,
+            RawOp::Open { target: Target::Place(_), .. }
+                | RawOp::Socket { target: Target::Place(_), .. }
+                | RawOp::Accept { target: Target::Place(_), .. }
+        );
+        into_place || { *self }.fds_mut().into_iter().flatten().any(|fd| fd.place().is_some())
     }
 
     /// The offset of a read or write.

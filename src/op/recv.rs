@@ -84,7 +84,7 @@ impl<B: BufMut> Target<B> {
 /// A datagram may be shorter than the buffer whatever the flags, and what is linked would take the rest for received.
 #[cold]
 fn stream_only(fd: Fd) -> Result<()> {
-    match sys::socket_type(fd.number()) {
+    match fd.socket_type() {
         Ok(libc::SOCK_STREAM) => Ok(()),
         Ok(_) => Err(Error::Unsupported(
             &"receiving into a Shared buffer needs a stream socket, for a datagram may be shorter than the buffer; \

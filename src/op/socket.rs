@@ -4,7 +4,7 @@ use super::{addr::RawAddress, open::owned};
 use crate::{
     Descriptor, Result,
     lower::{Lower, Outcome},
-    op::{Address, Op, RawOp, lowered},
+    op::{Address, Direct, Op, RawOp, Target, lowered},
     sealed::Sealed,
     sys,
 };
@@ -93,7 +93,7 @@ impl SocketType {
 #[derive(Clone, Copy, Debug)]
 pub struct Socket {
     domain: Domain,
-    kind: SocketType,
+    pub(super) kind: SocketType,
     protocol: i32,
 }
 
@@ -118,6 +118,11 @@ impl Socket {
         self.protocol = protocol;
         self
     }
+
+    /// Makes it in the queue's table of files: the value is a [`FixedFile`](crate::FixedFile). See [`Direct`].
+    pub fn direct(self) -> Direct<Socket> {
+        Direct::new(self)
+    }
 }
 
 impl Sealed for Socket {}
@@ -127,7 +132,7 @@ impl Op for Socket {
 
     fn lower(&mut self, _cx: &mut Lower<'_>) -> RawOp {
         let kind = self.kind.number() | sys::SOCK_CLOEXEC;
-        RawOp::Socket { domain: self.domain.number(), kind, protocol: self.protocol }
+        RawOp::Socket { domain: self.domain.number(), kind, protocol: self.protocol, target: Target::Table }
     }
 
     fn settle(&mut self, outcome: Outcome<'_>) -> Result<OwnedFd> {
@@ -262,8 +267,8 @@ from_accepted!(OwnedFd, TcpStream, UnixStream);
 /// `IORING_OP_ACCEPT`, Linux 5.5; `accept(2)` lists the errors.
 #[derive(Debug)]
 pub struct Accept<D> {
-    fd: D,
-    peer: RawAddress,
+    pub(super) fd: D,
+    pub(super) peer: RawAddress,
     nowait: bool,
 }
 
@@ -278,6 +283,12 @@ impl<D: Descriptor> Accept<D> {
     pub fn nonblocking(mut self) -> Accept<D> {
         self.nowait = true;
         self
+    }
+
+    /// Puts the connection into the queue's table of files: the value is an
+    /// [`AcceptedFile`](crate::op::AcceptedFile). See [`Direct`].
+    pub fn direct(self) -> Direct<Accept<D>> {
+        Direct::new(self)
     }
 
     /// Gives up the operation for what it works on.
@@ -297,7 +308,7 @@ impl<D: Descriptor> Op for Accept<D> {
             // It may hold the peer of an earlier run, whose address was shorter.
             self.peer.clear();
             let (addr, len) = (self.peer.as_mut_ptr(), self.peer.len_mut_ptr());
-            Ok(RawOp::Accept { fd, addr, len, flags: sys::SOCK_CLOEXEC, nowait: self.nowait })
+            Ok(RawOp::Accept { fd, addr, len, flags: sys::SOCK_CLOEXEC, nowait: self.nowait, target: Target::Table })
         })
     }
 

@@ -339,7 +339,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         if let Rope::Source(source) = &post.bell.rope {
             let fd = Fd::new(source.as_fd().as_raw_fd());
             let (buf, len) = (ear.unit.get().cast(), crate::sys::SEMAPHORE_UNIT as u32);
-            let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false };
+            let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false, buffer: 0 };
             let slot: *mut Slot = ear.slot.get().cast();
             // SAFETY: slot, waiter and buffer are boxed, and kept by the queue, whose end waits for the operation. It is
             // not in flight now.

@@ -8,7 +8,6 @@ use crate::{
         slot::{Slot, State},
     },
     op::{CURRENT_POSITION, RawOp},
-    sys,
 };
 use io_uring::squeue::Flags;
 
@@ -65,7 +64,7 @@ impl Remedy {
                 RawOp::Timeout { .. } | RawOp::Close { .. } | RawOp::FutexWait { .. } | RawOp::Entry(_),
             ) => Remedy::None,
             (libc::ECANCELED, op) => match op.readiness() {
-                Some((fd, _)) if fd.is_opened() || !sys::is_disk(fd.number()) => Remedy::None,
+                Some((fd, _)) if fd.is_opened() || !fd.is_disk() => Remedy::None,
                 _ => Remedy::Repeat,
             },
             _ => Remedy::None,
@@ -106,6 +105,8 @@ impl Uring {
                     }
                     self.push_again(slot, Flags::empty());
                 }
+                // Nothing but the ring has the file; its answer has to do.
+                Remedy::AskOtherwise | Remedy::Directly if (*slot).op.needs_ring() => return false,
                 Remedy::AskOtherwise => {
                     self.direct_calls += 1;
                     if let Attempt::Done(result) = perform::attempt(&chain::resolved(&*slot), &mut 0) {
@@ -120,6 +121,7 @@ impl Uring {
                 Remedy::Resume => self.push_again(slot, Flags::empty()),
                 Remedy::OpenAsync if (*slot).count_try() => self.push_again(slot, Flags::ASYNC),
                 Remedy::Repeat if (*slot).count_try() => self.push_again(slot, Flags::empty()),
+                Remedy::Repeat if (*slot).op.needs_ring() => return false,
                 Remedy::Repeat | Remedy::Directly => {
                     self.direct_calls += 1;
                     (*slot).set_result(perform::now(&chain::resolved(&*slot)));

@@ -10,7 +10,6 @@ use super::{Uring, again::Remedy, direct, encode};
 use crate::{
     driver::slot::{Link, NOT_OPENED, Slot, State, finish},
     op::{CURRENT_POSITION, RawOp, Target},
-    sys,
 };
 use io_uring::squeue::Flags;
 use std::ptr;
@@ -175,7 +174,7 @@ impl Uring {
 /// hard link the kernel goes on all the same, before it could be tried again.
 fn may_have_no_answer(op: &RawOp) -> bool {
     let has_offset = { *op }.offset_mut().is_some_and(|offset| *offset != CURRENT_POSITION);
-    has_offset && op.readiness().is_some_and(|(fd, _)| !fd.is_opened() && !sys::is_disk(fd.number()))
+    has_offset && op.readiness().is_some_and(|(fd, _)| !fd.is_opened() && !fd.is_disk())
 }
 
 /// In a chain that is stepped through, what is linked to an operation starts when that has ended. A send from the place

@@ -36,7 +36,10 @@ struct Fields {
     len: u32,
     op_flags: u32,
     user_data: u64,
-    rest: [u64; 3],
+    buffer: u16,
+    personality: u16,
+    file: u32,
+    rest: [u64; 2],
 }
 
 const _: () = assert!(size_of::<Fields>() == size_of::<Entry>());
@@ -44,8 +47,35 @@ const _: () = assert!(size_of::<Fields>() == size_of::<Entry>());
 impl Fields {
     #[inline]
     fn new(opcode: u8, fd: Fd, address: u64, len: u32, offset: u64, op_flags: u32) -> Fields {
-        let fd = fd.number();
-        Fields { opcode, flags: 0, ioprio: 0, fd, offset, address, len, op_flags, user_data: 0, rest: [0; 3] }
+        let (flags, fd) = match fd.place() {
+            None => (0, fd.number()),
+            Some(place) => (Flags::FIXED_FILE.bits(), place as i32),
+        };
+        let (buffer, personality, file, rest) = (0, 0, 0, [0; 2]);
+        Fields {
+            opcode,
+            flags,
+            ioprio: 0,
+            fd,
+            offset,
+            address,
+            len,
+            op_flags,
+            user_data: 0,
+            buffer,
+            personality,
+            file,
+            rest,
+        }
+    }
+
+    /// A read or write of registered memory, if it has a number.
+    #[inline]
+    fn of_memory(mut self, buffer: u16, opcode: u8) -> Fields {
+        if buffer != 0 {
+            (self.opcode, self.buffer) = (opcode, buffer - 1);
+        }
+        self
     }
 }
 
@@ -60,13 +90,16 @@ impl Fields {
 pub(super) unsafe fn write_common(op: &RawOp, entry: *mut Entry, flags: Flags, user_data: u64) -> bool {
     let mut fields = match *op {
         RawOp::Nop => Fields::new(opcode::Nop::CODE, Fd::new(-1), 0, 0, 0, 0),
-        RawOp::Read { fd, buf, len, offset, nowait } if !fd.is_opened() => {
+        RawOp::Read { fd, buf, len, offset, nowait, buffer } if !fd.is_opened() => {
             // Kernels before 6.4 would have a read of nothing wait until a pipe is readable.
-            let flags = rw_flags(nowait || len == 0);
-            Fields::new(opcode::Read::CODE, fd, buf as u64, len, offset, flags as u32)
+            let flags = rw_flags(nowait || len == 0 && fd.place().is_none());
+            let fields = Fields::new(opcode::Read::CODE, fd, buf as u64, len, offset, flags as u32);
+            fields.of_memory(buffer, opcode::ReadFixed::CODE)
         }
-        RawOp::Write { fd, buf, len, offset, nowait } if !fd.is_opened() => {
-            Fields::new(opcode::Write::CODE, fd, buf as u64, len, offset, rw_flags(nowait) as u32)
+        RawOp::Write { fd, buf, len, offset, nowait, buffer } if !fd.is_opened() => {
+            let flags = rw_flags(nowait) as u32;
+            let fields = Fields::new(opcode::Write::CODE, fd, buf as u64, len, offset, flags);
+            fields.of_memory(buffer, opcode::WriteFixed::CODE)
         }
         RawOp::Recv { fd, buf, len, flags } if !fd.is_opened() => {
             Fields::new(opcode::Recv::CODE, fd, buf as u64, len, 0, flags as u32)
@@ -76,7 +109,8 @@ pub(super) unsafe fn write_common(op: &RawOp, entry: *mut Entry, flags: Flags, u
         }
         _ => return false,
     };
-    (fields.flags, fields.user_data) = (flags.bits(), user_data);
+    fields.flags |= flags.bits();
+    fields.user_data = user_data;
     // SAFETY: promised by the caller; the layouts are the same.
     unsafe { entry.cast::<Fields>().write(fields) };
     true
@@ -92,6 +126,15 @@ pub(super) fn encode(slot: &Slot) -> Entry {
         fixed = index.is_some();
         *fd = Fd::new(index.map_or(slot.opened().get(), |index| index as i32));
     }
+    if let RawOp::Splice { from, to, flags, .. } = &mut op {
+        // Both ends may be in the table; the entry's flag is for the one that is written to.
+        if let Some(place) = from.place() {
+            (*from, *flags) = (Fd::new(place as i32), *flags | SPLICE_FD_IN_FIXED);
+        }
+        fixed |= in_table(to);
+    } else if let Some(fd) = { op.fds_mut() }.into_iter().flatten().next() {
+        fixed |= in_table(fd);
+    }
     if let (RawOp::Close { fd }, true) = (op, fixed) {
         return opcode::Close::new(types::Fixed(fd.number() as u32)).build();
     }
@@ -99,14 +142,33 @@ pub(super) fn encode(slot: &Slot) -> Entry {
     if fixed { entry.flags(Flags::FIXED_FILE) } else { entry }
 }
 
+/// `SPLICE_F_FD_IN_FIXED`.
+const SPLICE_FD_IN_FIXED: u32 = 1 << 31;
+
+/// Turns a descriptor that is a place of the table into the entry's number of it; tells whether it is one.
+fn in_table(fd: &mut Fd) -> bool {
+    let Some(place) = fd.place() else { return false };
+    *fd = Fd::new(place as i32);
+    true
+}
+
+/// Where an operation is to put what it opens, if not into the process's table.
+fn destination(target: Target) -> Option<DestinationSlot> {
+    match target {
+        Target::Place(place) => DestinationSlot::try_from_slot_target(place).ok(),
+        Target::Table | Target::Chain => None,
+    }
+}
+
 /// Operations on open files.
 fn encode_file(op: &RawOp, _slot: &Slot) -> Option<Entry> {
     let fd = |fd: Fd| types::Fd(fd.number());
     Some(match *op {
-        RawOp::Read { fd: f, buf, len, offset, nowait } => {
+        // What its chain opens is read by way of plain buffers; see `write_common` for the others.
+        RawOp::Read { fd: f, buf, len, offset, nowait, .. } => {
             opcode::Read::new(fd(f), buf, len).offset(offset).rw_flags(rw_flags(nowait)).build()
         }
-        RawOp::Write { fd: f, buf, len, offset, nowait } => {
+        RawOp::Write { fd: f, buf, len, offset, nowait, .. } => {
             opcode::Write::new(fd(f), buf, len).offset(offset).rw_flags(rw_flags(nowait)).build()
         }
         RawOp::Readv { fd: f, iov, count, offset, nowait } => {
@@ -142,6 +204,7 @@ fn encode_path(op: &RawOp, slot: &Slot) -> Option<Entry> {
         RawOp::Open { dir, path, flags, mode, target } => {
             let place = match target {
                 Target::Chain => direct::index(slot.opened().get()),
+                Target::Place(place) => Some(place),
                 Target::Table => None,
             };
             let place = place.and_then(|index| DestinationSlot::try_from_slot_target(index).ok());
@@ -169,17 +232,20 @@ fn encode_path(op: &RawOp, slot: &Slot) -> Option<Entry> {
 fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
     let fd = |fd: Fd| types::Fd(fd.number());
     match *op {
-        RawOp::Socket { domain, kind, protocol } => opcode::Socket::new(domain, kind, protocol).build(),
+        RawOp::Socket { domain, kind, protocol, target } => {
+            let place = destination(target);
+            let kind = if place.is_some() { kind & !libc::SOCK_CLOEXEC } else { kind };
+            opcode::Socket::new(domain, kind, protocol).file_index(place).build()
+        }
         RawOp::Bind { fd: f, addr, len } => opcode::Bind::new(fd(f), addr, len).build(),
         RawOp::Listen { fd: f, backlog } => opcode::Listen::new(fd(f), backlog).build(),
-        RawOp::Accept { fd: f, addr, len, flags, nowait } => {
-            let mut entry = opcode::Accept::new(fd(f), addr, len).flags(flags).build();
-            if nowait {
-                // SAFETY: the same layout, asserted above, of plain numbers.
-                unsafe { (*(&raw mut entry).cast::<Fields>()).ioprio |= ACCEPT_DONTWAIT };
-            }
-            entry
+        RawOp::Accept { fd: f, addr, len, flags, nowait, target } => {
+            let place = destination(target);
+            let flags = if place.is_some() { flags & !libc::SOCK_CLOEXEC } else { flags };
+            let entry = opcode::Accept::new(fd(f), addr, len).flags(flags).file_index(place).build();
+            if nowait { with_ioprio(entry, ACCEPT_DONTWAIT) } else { entry }
         }
+        RawOp::Install { fd: f } => opcode::FixedFdInstall::new(types::Fixed(f.number() as u32), 0).build(),
         RawOp::Connect { fd: f, addr, len } => opcode::Connect::new(fd(f), addr, len).build(),
         RawOp::Recv { fd: f, buf, len, flags } => opcode::Recv::new(fd(f), buf, len).flags(flags).build(),
         RawOp::Send { fd: f, buf, len, flags } => opcode::Send::new(fd(f), buf, len).flags(flags).build(),
@@ -192,7 +258,7 @@ fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
             opcode::SetSockOpt::new(fd(f), level as u32, name as u32, value, len).build()
         }
         RawOp::GetSockOpt { fd: f, level, name, value, len } => get_sock_opt(f, level, name, value, len),
-        RawOp::Poll { fd: f, events } => poll(f, events),
+        RawOp::Poll { fd: f, events } => opcode::PollAdd::new(fd(f), u32::from(events)).build(),
         RawOp::ChildExit { pidfd, .. } => poll(pidfd, libc::POLLIN as u16),
         RawOp::Timeout { .. } => timeout(slot),
         RawOp::Pipe { fds, flags } => opcode::Pipe::new(fds).flags(flags as u32).build(),
@@ -205,7 +271,7 @@ fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
         // SAFETY: an entry is 64 bytes of plain data, and every bit pattern is one. The operation's pointers are valid,
         // as `RawOp` demands, this one among them.
         RawOp::Entry(entry) => unsafe { std::mem::transmute::<[u64; 8], Entry>(*entry) },
-        RawOp::CancelFd { fd: f } => opcode::AsyncCancel2::new(CancelBuilder::fd(fd(f)).all()).build(),
+        RawOp::CancelFd { .. } => cancel_fd(slot),
         // An entry that is sure to fail in its turn, as the operation itself has to.
         _ => opcode::Fsync::new(types::Fd(-1)).build(),
     }
@@ -225,10 +291,12 @@ pub(super) enum Extent {
 /// A multishot operation that the kernel does by itself; or one result of it, into a buffer that the kernel takes.
 pub(super) fn multi(fd: Fd, what: &Multi, extent: Extent) -> Entry {
     const POLL_FIRST: u16 = 1;
+    let mut fd = fd;
+    let fixed = in_table(&mut fd);
     let fd = types::Fd(fd.number());
     // SAFETY: whoever submits the operation keeps its pool.
     let group = what.pool().map_or(0, |pool| unsafe { (*pool).group });
-    match *what {
+    let entry = match *what {
         Multi::Recv { flags, .. } if extent != Extent::All => {
             let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).flags(flags).buf_group(group);
             let receive = if extent == Extent::Next { receive.ioprio(POLL_FIRST) } else { receive };
@@ -244,11 +312,34 @@ pub(super) fn multi(fd: Fd, what: &Multi, extent: Extent) -> Entry {
         Multi::Read { .. } => opcode::ReadMulti::new(fd, 0, group).offset(CURRENT_POSITION).build(),
         Multi::RecvMsg { msg, flags, .. } => opcode::RecvMsgMulti::new(fd, msg, group).flags(flags as u32).build(),
         Multi::Poll { .. } | Multi::Timeout { .. } => unreachable!("done by the driver"),
-    }
+    };
+    if fixed { entry.flags(Flags::FIXED_FILE) } else { entry }
 }
 
-pub(super) fn poll(fd: Fd, events: u16) -> Entry {
-    opcode::PollAdd::new(types::Fd(fd.number()), u32::from(events)).build()
+pub(super) fn poll(mut fd: Fd, events: u16) -> Entry {
+    let fixed = in_table(&mut fd);
+    let entry = opcode::PollAdd::new(types::Fd(fd.number()), u32::from(events)).build();
+    if fixed { entry.flags(Flags::FIXED_FILE) } else { entry }
+}
+
+fn cancel_fd(slot: &Slot) -> Entry {
+    let RawOp::CancelFd { fd } = slot.op else { unreachable!("called for these only") };
+    let which = match fd.place() {
+        Some(place) => CancelBuilder::fd(types::Fixed(place)),
+        None => CancelBuilder::fd(types::Fd(fd.number())),
+    };
+    opcode::AsyncCancel2::new(which.all()).build()
+}
+
+/// Sets what the crate has no name for.
+fn with_ioprio(entry: Entry, ioprio: u16) -> Entry {
+    // SAFETY: an entry is 64 bytes of plain data without padding, every bit pattern is one, and the layouts are the
+    // same.
+    unsafe {
+        let mut fields: Fields = std::mem::transmute(entry);
+        fields.ioprio |= ioprio;
+        std::mem::transmute(fields)
+    }
 }
 
 pub(super) fn cancel(user_data: u64) -> Entry {
@@ -288,5 +379,32 @@ fn get_sock_opt(fd: Fd, level: i32, name: i32, value: *mut libc::c_void, len: u3
         let mut bytes: [u8; 64] = std::mem::transmute(entry);
         bytes[COMMAND..COMMAND + 4].copy_from_slice(&GETSOCKOPT.to_ne_bytes());
         std::mem::transmute(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::files::Kind;
+
+    fn fields(op: RawOp) -> Fields {
+        let mut entry = opcode::Nop::new().build();
+        // SAFETY: the entry is a local; the layouts are the same.
+        unsafe {
+            assert!(write_common(&op, &mut entry, Flags::IO_LINK, 7));
+            std::mem::transmute(entry)
+        }
+    }
+
+    #[test]
+    fn registered_memory_and_places_of_the_table() {
+        let (fd, buf) = (Fd::in_table(300, Kind::Disk), std::ptr::null_mut());
+        let read = fields(RawOp::Read { fd, buf, len: 5, offset: 9, nowait: false, buffer: 3 });
+        assert_eq!((read.opcode, read.buffer, read.fd, read.user_data), (opcode::ReadFixed::CODE, 2, 300, 7));
+        assert_eq!(read.flags, (Flags::FIXED_FILE | Flags::IO_LINK).bits());
+        let fd = Fd::new(4);
+        let write = fields(RawOp::Write { fd, buf, len: 5, offset: 9, nowait: false, buffer: 0 });
+        assert_eq!((write.opcode, write.buffer, write.fd), (opcode::Write::CODE, 0, 4));
+        assert_eq!(write.flags, Flags::IO_LINK.bits());
     }
 }

@@ -21,9 +21,13 @@ pub(super) const FEATURE_EXT_ARG: u32 = 1 << 8;
 pub(super) const FEATURE_CQE_SKIP: u32 = 1 << 11;
 pub(super) const FEATURE_RECVSEND_BUNDLE: u32 = 1 << 14;
 
+const UNREGISTER_BUFFERS: u32 = 1;
+const UNREGISTER_FILES: u32 = 3;
 const REGISTER_FILES_UPDATE: u32 = 6;
 const REGISTER_PROBE: u32 = 8;
 const REGISTER_FILES2: u32 = 13;
+const REGISTER_BUFFERS2: u32 = 15;
+const REGISTER_BUFFERS_UPDATE: u32 = 16;
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 const REGISTER_PBUF_RING: u32 = 22;
@@ -118,28 +122,73 @@ pub(super) fn unregister_ring(fd: RawFd, index: u32) {
     unsafe { register(fd, UNREGISTER_RING_FDS, &mut update, 1) };
 }
 
-/// Makes a table of `count` empty places for direct descriptors.
-pub(super) fn register_files(fd: RawFd, count: u32) -> bool {
-    /// `struct io_uring_rsrc_register`.
-    #[repr(C)]
-    struct Register {
-        count: u32,
-        flags: u32,
-        resv: u64,
-        data: u64,
-        tags: u64,
-    }
-    let mut argument = Register { count, flags: RSRC_REGISTER_SPARSE, resv: 0, data: 0, tags: 0 };
-    // SAFETY: the structure, whose size the kernel asks for as the count.
-    unsafe { register(fd, REGISTER_FILES2, &mut argument, size_of::<Register>() as u32) == 0 }
+/// `struct io_uring_rsrc_register`.
+#[repr(C)]
+struct Register {
+    count: u32,
+    flags: u32,
+    resv: u64,
+    data: u64,
+    tags: u64,
 }
 
-/// Empties a place of the table. It fails if the place is empty.
-pub(super) fn clear_file(fd: RawFd, index: u32) {
-    let mut none: i32 = -1;
-    let mut update = Update { offset: index, resv: 0, data: &raw mut none as u64 };
+/// Makes a table of `count` empty places: of direct descriptors or of buffers. 0, or `-errno`.
+fn register_sparse(fd: RawFd, operation: u32, count: u32) -> i32 {
+    let mut argument = Register { count, flags: RSRC_REGISTER_SPARSE, resv: 0, data: 0, tags: 0 };
+    // SAFETY: the structure, whose size the kernel asks for as the count.
+    unsafe { register(fd, operation, &mut argument, size_of::<Register>() as u32) }
+}
+
+/// Makes a table of `count` empty places for direct descriptors. 0, or `-errno`.
+pub(super) fn register_files(fd: RawFd, count: u32) -> i32 {
+    register_sparse(fd, REGISTER_FILES2, count)
+}
+
+/// Takes that table down, and closes what is in it.
+pub(crate) fn unregister_files(fd: RawFd) {
+    // SAFETY: it takes no argument.
+    unsafe { register(fd, UNREGISTER_FILES, std::ptr::null_mut::<u8>(), 0) };
+}
+
+/// Puts a file into a place of the table, or nothing if it is -1. What was there is closed. Negative on failure.
+pub(crate) fn set_file(fd: RawFd, index: u32, mut file: RawFd) -> i32 {
+    let mut update = Update { offset: index, resv: 0, data: &raw mut file as u64 };
     // SAFETY: one update, which points to one number.
-    unsafe { register(fd, REGISTER_FILES_UPDATE, &mut update, 1) };
+    unsafe { register(fd, REGISTER_FILES_UPDATE, &mut update, 1) }
+}
+
+/// Makes a table of `count` empty places for buffers. 0, or `-errno`.
+pub(super) fn register_memory(fd: RawFd, count: u32) -> i32 {
+    register_sparse(fd, REGISTER_BUFFERS2, count)
+}
+
+/// Takes that table down.
+pub(crate) fn unregister_memory(fd: RawFd) {
+    // SAFETY: it takes no argument.
+    unsafe { register(fd, UNREGISTER_BUFFERS, std::ptr::null_mut::<u8>(), 0) };
+}
+
+/// Puts memory into a place of the table, or none if it is null. Negative on failure.
+///
+/// # Safety
+/// The memory is valid for reads and writes until it is taken out again, or the ring is closed with nothing in flight.
+pub(crate) unsafe fn set_memory(fd: RawFd, index: u32, start: *mut u8, len: usize) -> i32 {
+    /// `struct io_uring_rsrc_update2`.
+    #[repr(C)]
+    struct Update2 {
+        offset: u32,
+        resv: u32,
+        data: u64,
+        tags: u64,
+        count: u32,
+        resv2: u32,
+    }
+    let mut part = libc::iovec { iov_base: start.cast(), iov_len: len };
+    let data = &raw mut part as u64;
+    let mut update = Update2 { offset: index, resv: 0, data, tags: 0, count: 1, resv2: 0 };
+    // SAFETY: the structure, whose size the kernel asks for as the count; it points to one vector. The rest is promised
+    // by the caller.
+    unsafe { register(fd, REGISTER_BUFFERS_UPDATE, &mut update, size_of::<Update2>() as u32) }
 }
 
 /// `struct io_uring_buf_reg`.

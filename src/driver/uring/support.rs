@@ -24,6 +24,7 @@ pub(crate) struct Support {
     pipe: bool,
     futex: bool,
     accepts_nonblocking: bool,
+    files: bool,
 }
 
 impl Support {
@@ -55,6 +56,8 @@ impl Support {
             futex: has(opcode::FutexWait::CODE) && has(opcode::FutexWake::CODE),
             // `IORING_ACCEPT_DONTWAIT` came with that feature bit.
             accepts_nonblocking: ring.sends_bundles(),
+            // Whatever works on a descriptor works on a place of the table: the last to come were these, in 6.11.
+            files: has(opcode::Bind::CODE) && has(opcode::Listen::CODE) && has(opcode::FixedFdInstall::CODE),
         }
     }
 
@@ -62,6 +65,11 @@ impl Support {
     #[inline]
     pub(crate) fn multishot(&self) -> bool {
         self.multishot
+    }
+
+    /// Whether the ring does all that is done with files of its table.
+    pub(crate) fn files(&self) -> bool {
+        self.files
     }
 
     /// Whether the ring does this operation, when nothing is linked to it.
@@ -79,7 +87,8 @@ impl Support {
             // The kernel's command reads options of the socket level only.
             RawOp::GetSockOpt { level, .. } => self.socket_options && *level == libc::SOL_SOCKET,
             // Alone it saves nothing over the system call, which does not wait either; many at once do.
-            RawOp::Accept { nowait, .. } => !nowait || self.accepts_nonblocking,
+            RawOp::Accept { nowait, .. } => !nowait || self.accepts_nonblocking || op.needs_ring(),
+            RawOp::Install { fd } => self.files && fd.place().is_some(),
             RawOp::CancelFd { .. } => self.cancel_by_fd,
             RawOp::SendZc { .. } => self.send_zc,
             RawOp::SendMsgZc { .. } => self.send_msg_zc,
