@@ -100,9 +100,7 @@ impl<E, const PLACE: usize> Drop for Unwound<'_, '_, '_, E, PLACE> {
         for &place in self.places {
             // SAFETY: the place holds what its function expects, and nothing was submitted.
             unsafe {
-                if let Some(actor) = (*place).actor.get() {
-                    actor(self.queue, place, Act::Drop);
-                }
+                ((*place).actor.get())(self.queue, place, Act::Drop);
             }
         }
     }
@@ -180,7 +178,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         // SAFETY: promised by the caller.
         unsafe {
             Place::payload_of::<Single<O, M>>(place).write(Single { op, map });
-            (*place).actor.set(Some(deliver::<O, M, E, PLACE>));
+            (*place).actor.set(deliver::<O, M, E, PLACE>);
         }
     }
 
@@ -196,7 +194,6 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             let cx = Lower::new(&self.inner.engine, &raw const (*head).waiter, count, false);
             // Lowering calls user code (`AsFd`), which may panic. The chain is submitted with its last operation.
             let mut unwound = Unwound { queue: self, places, cx };
-            places.iter().for_each(|&place| (*place).phase.set(Phase::Filling));
             lower(&mut unwound.cx);
             mem::forget(unwound);
             places.iter().for_each(|&place| (*place).phase.set(Phase::Submitted));

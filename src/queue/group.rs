@@ -94,7 +94,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         unsafe {
             Place::payload_of::<Held<M>>(place).write(Held { members, map });
             (*place).group.set(parent);
-            (*place).actor.set(Some(deliver::<M, E, PLACE>));
+            (*place).actor.set(deliver::<M, E, PLACE>);
             (*place).waiter = Waiter::sunk(1, 1, &self.inner.sink, Place::slot_of(place));
             (*place).phase.set(Phase::Waiting);
         }

@@ -91,7 +91,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         };
         // SAFETY: only slots of places get into the sink, and those have results.
         unsafe {
-            let Some(actor) = (*place).actor.get() else { unreachable!("what is in a place has a function") };
+            let actor = (*place).actor.get();
             let phase = self.count_out(place, rest.is_null());
             if phase == Phase::Recurring { Next::Callback(place, actor) } else { Next::Event(place, actor) }
         }

@@ -67,7 +67,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             let shots = Shots::new(&inner.magazine, inner.capacity.max(FEW));
             held.write(Stream { op, map, shots, refused: None });
             (*place).group.set(group);
-            (*place).actor.set(Some(deliver::<O, M, E, PLACE>));
+            (*place).actor.set(deliver::<O, M, E, PLACE>);
             (*place).waiter = Waiter::sunk(1, 0, &inner.sink, Place::slot_of(place));
             let (waiter, shots) = (&raw const (*place).waiter, &raw const (*held).shots);
             let mut cx = Lower::new(&inner.engine, waiter, 1, false);
@@ -115,9 +115,7 @@ impl<E, const PLACE: usize> Drop for Unwound<'_, '_, E, PLACE> {
     fn drop(&mut self) {
         // SAFETY: the place holds what its function expects, and nothing was submitted.
         unsafe {
-            if let Some(actor) = (*self.1).actor.get() {
-                actor(self.0, self.1, Act::Drop);
-            }
+            ((*self.1).actor.get())(self.0, self.1, Act::Drop);
         }
     }
 }

@@ -43,11 +43,23 @@ pub(super) enum Act {
 pub(super) type Actor<'q, E, const PLACE: usize> =
     unsafe fn(&Queue<'q, E, PLACE>, *mut Place<'q, E, PLACE>, Act) -> Option<(Token, E)>;
 
+/// For a place that holds nothing yet.
+///
+/// # Safety
+/// None is needed.
+unsafe fn nothing<'q, E, const PLACE: usize>(
+    _queue: &Queue<'q, E, PLACE>,
+    _place: *mut Place<'q, E, PLACE>,
+    _act: Act,
+) -> Option<(Token, E)> {
+    None
+}
+
 #[repr(C, align(64))]
 pub(super) struct Place<'q, E, const PLACE: usize> {
     /// Comes first, so that a slot leads to its place.
     slot: MaybeUninit<Slot>,
-    pub(super) actor: Cell<Option<Actor<'q, E, PLACE>>>,
+    pub(super) actor: Cell<Actor<'q, E, PLACE>>,
     /// Counts how often the place was used; a token of an earlier time finds nothing.
     pub(super) generation: Cell<u64>,
     pub(super) index: u32,
@@ -65,9 +77,8 @@ pub(super) struct Place<'q, E, const PLACE: usize> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Phase {
+    /// Also while it is being filled.
     Free,
-    /// Being filled by a `submit`.
-    Filling,
     /// Its slot is initialised and was given to the engine.
     Submitted,
     /// The same, for an operation that is handled by a callback and gives no event.
@@ -97,7 +108,7 @@ impl<'q, E, const PLACE: usize> Place<'q, E, PLACE> {
     pub(super) fn empty(index: u32) -> Place<'q, E, PLACE> {
         Place {
             slot: MaybeUninit::uninit(),
-            actor: Cell::new(None),
+            actor: Cell::new(nothing::<E, PLACE>),
             generation: Cell::new(0),
             index,
             group: Cell::new(NONE),

@@ -108,7 +108,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     ) {
         // SAFETY: promised by the caller.
         unsafe {
-            (*place).actor.set(Some(actor));
+            (*place).actor.set(actor);
             let mut cx = Lower::new(&self.inner.engine, self.inner.waiter.as_ptr(), 1, false);
             // Lowering calls user code (`AsFd`), which may panic.
             let unwound = Unwound { queue: self, place };
@@ -137,8 +137,6 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         };
         inner.free.set(free - 1);
         let place = inner.places.wrapping_add(index.get() as usize);
-        // SAFETY: places stay as long as the queue.
-        unsafe { (*place).phase.set(Phase::Filling) };
         Ok(place)
     }
 
@@ -197,9 +195,7 @@ impl<E, const PLACE: usize> Drop for Unwound<'_, '_, E, PLACE> {
     fn drop(&mut self) {
         // SAFETY: the place holds what its function expects, and nothing was submitted.
         unsafe {
-            if let Some(actor) = (*self.place).actor.get() {
-                actor(self.queue, self.place, Act::Drop);
-            }
+            ((*self.place).actor.get())(self.queue, self.place, Act::Drop);
         }
     }
 }

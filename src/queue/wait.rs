@@ -351,9 +351,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             let place = places(index);
             // SAFETY: places stay as long as the queue; what waits holds what its function expects.
             unsafe {
-                if (*place).phase.get() == Phase::Waiting
-                    && let Some(actor) = (*place).actor.get()
-                {
+                if (*place).phase.get() == Phase::Waiting {
+                    let actor = (*place).actor.get();
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(actor(self, place, Act::Drop))));
                 }
             }
