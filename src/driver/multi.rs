@@ -65,7 +65,7 @@ pub(super) unsafe fn round(slot: *mut Slot, first: bool) -> Round {
     // Of these an attempt could tell only if what it reads is not in memory.
     let is_file = || matches!(sys::file_type(fd.number()), Ok(libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK));
     if first && matches!(what, Multi::Read { .. }) && is_file() {
-        return Round::End(-libc::EBADFD);
+        return Round::End(-sys::NOT_POLLABLE);
     }
     let mut tries = 0;
     loop {
@@ -94,7 +94,7 @@ pub(super) unsafe fn round(slot: *mut Slot, first: bool) -> Round {
         match outcome {
             Attempt::Park | Attempt::Later => return Round::Wait,
             // The kernel refuses what has no readiness.
-            Attempt::Worker => return Round::End(-libc::EBADFD),
+            Attempt::Worker => return Round::End(-sys::NOT_POLLABLE),
             Attempt::Done(result) | Attempt::Cut(result) if result < 0 => return Round::End(result),
             Attempt::Done(0) | Attempt::Cut(0) if pool.is_some() => return Round::End(0),
             Attempt::Done(result) | Attempt::Cut(result) => {

@@ -47,8 +47,9 @@ pub(crate) struct Ready {
     workers: Workers,
     /// Slots to be started, in order.
     runnable: VecDeque<*mut Slot>,
-    /// Descriptors reported ready by the last wait.
+    /// Descriptors reported ready by the last wait, and what waits for one of them.
     events: Vec<(RawFd, u16)>,
+    waking: Vec<*mut Slot>,
     stats: Stats,
 }
 
@@ -68,6 +69,7 @@ impl Ready {
             workers,
             runnable: VecDeque::new(),
             events: Vec::new(),
+            waking: Vec::new(),
             stats: Stats { backend, ..Stats::default() },
         })
     }
@@ -411,9 +413,10 @@ impl Ready {
             return;
         }
         let mut blocked = 0u16;
-        let waiting = self.parked.take(fd);
+        let mut waiting = std::mem::take(&mut self.waking);
+        self.parked.take(fd, &mut waiting);
         self.selector.fired(fd);
-        for slot in waiting {
+        for slot in waiting.drain(..) {
             // SAFETY: what is parked is published and not finished. An earlier one of them cannot have ended a later
             // one: they were taken off the list, so `cancel` does not find them there.
             unsafe {
@@ -429,6 +432,7 @@ impl Ready {
                 blocked |= unsafe { (*slot).op.readiness() }.map_or(0, |(_, events)| events);
             }
         }
+        self.waking = waiting;
     }
 
     /// Takes the results of the workers.

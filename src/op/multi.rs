@@ -204,7 +204,7 @@ impl<D: Descriptor> MultiOp for RecvMulti<D> {
 }
 
 /// Reads again and again from a pipe, a terminal, a socket or an `eventfd`, as [`RecvMulti`] does from a socket:
-/// `read(2)`. A regular file, which has no readiness, is refused with `EBADFD`.
+/// `read(2)`. A regular file, which has no readiness, is refused with `EBADFD` (`EBADF` where there is none).
 ///
 /// `IORING_OP_READ_MULTISHOT`, Linux 6.7.
 #[derive(Debug)]

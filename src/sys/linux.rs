@@ -19,6 +19,8 @@ pub(crate) const MSG_NOSIGNAL: c_int = libc::MSG_NOSIGNAL;
 /// What a send needs besides `MSG_DONTWAIT` so as not to wait: nothing.
 pub(crate) const MSG_NBIO: c_int = 0;
 pub(crate) const MSG_CMSG_CLOEXEC: c_int = libc::MSG_CMSG_CLOEXEC;
+/// What the kernel says of a file that has no readiness.
+pub(crate) const NOT_POLLABLE: c_int = libc::EBADFD;
 pub(crate) const AT_EMPTY_PATH: c_int = libc::AT_EMPTY_PATH;
 pub(crate) const SPLICE_NONBLOCK: u32 = libc::SPLICE_F_NONBLOCK;
 pub(crate) const CLOCK_BOOTTIME: libc::clockid_t = libc::CLOCK_BOOTTIME;

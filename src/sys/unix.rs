@@ -52,6 +52,9 @@ pub(crate) const MSG_NBIO: c_int = 0x20000;
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) const MSG_NBIO: c_int = 0;
 
+/// Of a file that has no readiness.
+pub(crate) const NOT_POLLABLE: c_int = libc::EBADF;
+
 /// Zero where there is none; then whoever takes a descriptor out of a message sets `FD_CLOEXEC`.
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) const MSG_CMSG_CLOEXEC: c_int = libc::MSG_CMSG_CLOEXEC;

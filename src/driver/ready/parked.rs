@@ -57,10 +57,13 @@ impl Parked {
         list.tail = slot;
         self.count += 1;
         self.last_added = slot;
-        let mut interest = events;
-        for other in self.waiting(fd) {
+        let (mut interest, mut other) = (events, self.lists[index].head);
+        while !other.is_null() {
             // SAFETY: as above.
-            interest |= unsafe { (*other).op.readiness() }.map_or(0, |(_, events)| events);
+            unsafe {
+                interest |= (*other).op.readiness().map_or(0, |(_, events)| events);
+                other = (*other).emulated().list.get()[1];
+            }
         }
         interest
     }
@@ -97,24 +100,27 @@ impl Parked {
     /// The slots that wait for a descriptor.
     pub(super) fn waiting(&self, fd: RawFd) -> Vec<*mut Slot> {
         let mut slots = Vec::new();
+        self.collect(fd, &mut slots);
+        slots
+    }
+
+    fn collect(&self, fd: RawFd, slots: &mut Vec<*mut Slot>) {
         let mut slot = self.lists.get(fd.max(0) as usize).map_or(ptr::null_mut(), |list| list.head);
         while !slot.is_null() {
             slots.push(slot);
             // SAFETY: what is on a list is published and not finished.
             slot = unsafe { (*slot).emulated().list.get() }[1];
         }
-        slots
     }
 
-    /// Takes all slots off a descriptor's list.
-    pub(super) fn take(&mut self, fd: RawFd) -> Vec<*mut Slot> {
-        let slots = self.waiting(fd);
+    /// Takes all slots off a descriptor's list, into an empty one.
+    pub(super) fn take(&mut self, fd: RawFd, slots: &mut Vec<*mut Slot>) {
+        self.collect(fd, slots);
         if let Some(list) = self.lists.get_mut(fd.max(0) as usize) {
             *list = EMPTY;
         }
         self.count -= slots.len();
         self.last_added = ptr::null_mut();
-        slots
     }
 
     /// The descriptors that something waits for.
