@@ -168,7 +168,10 @@ impl Driver {
         match self {
             #[cfg(target_os = "linux")]
             Driver::Uring(uring) => uring.make_pool(count, size, incremental, engine),
-            Driver::Ready(_) => Pool::new(count, size, None, engine, 0).map(Rc::new).ok_or(libc::ENOMEM),
+            Driver::Ready(_) => {
+                let _ = incremental;
+                Pool::new(count, size, None, engine, 0).map(Rc::new).ok_or(libc::ENOMEM)
+            }
         }
     }
 

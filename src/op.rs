@@ -190,6 +190,32 @@ pub trait Op: Sealed + Sized {
 #[doc(hidden)]
 pub struct Settled<V>(V);
 
+/// How one gets at the buffer of an operation that is not in flight: before it is run, or when a queue has given it back.
+macro_rules! keeps_buffer {
+    ($($field:ident).+) => {
+        /// The buffer.
+        pub fn buf(&self) -> &B {
+            &self.$($field).+
+        }
+
+        /// The buffer, to be changed before the operation is run.
+        pub fn buf_mut(&mut self) -> &mut B {
+            &mut self.$($field).+
+        }
+
+        /// Gives up the operation for its buffer.
+        pub fn into_buf(self) -> B {
+            self.$($field).+
+        }
+
+        /// Gives up the operation for what it works on and its buffer.
+        pub fn into_parts(self) -> (D, B) {
+            (self.fd, self.$($field).+)
+        }
+    };
+}
+use keeps_buffer;
+
 /// Builds the plain operation, or one that fails in its turn with the error found.
 #[inline]
 fn lowered(build: impl FnOnce() -> Result<RawOp>) -> RawOp {

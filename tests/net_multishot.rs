@@ -229,7 +229,7 @@ fn descriptors_that_do_not_block_make_no_difference() {
 fn it_goes_on_when_there_are_descriptors_again() {
     use std::os::fd::AsRawFd;
     fn limit(descriptors: u64) {
-        let limit = libc::rlimit { rlim_cur: descriptors, rlim_max: 1000 };
+        let limit = libc::rlimit { rlim_cur: descriptors as libc::rlim_t, rlim_max: 1000 };
         // SAFETY: reads a local.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
     }

@@ -22,13 +22,18 @@ use std::{
 
 const BLOCK: usize = 64 << 10;
 
+#[cfg(target_os = "linux")]
+const O_DIRECT: i32 = libc::O_DIRECT;
+#[cfg(not(target_os = "linux"))]
+const O_DIRECT: i32 = 0;
+
 /// A large file, opened past the page cache where the filesystem can do that.
 fn large_file(dir: &tempfile::TempDir) -> Arc<File> {
     let path = dir.path().join("large");
     let mut file = File::create(&path).unwrap();
     (0..64).for_each(|_| file.write_all(&[0xAA; BLOCK]).unwrap());
     file.sync_all().unwrap();
-    let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
+    let direct = File::options().read(true).custom_flags(O_DIRECT).open(&path);
     Arc::new(direct.unwrap_or_else(|_| File::open(&path).unwrap()))
 }
 

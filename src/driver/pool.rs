@@ -4,6 +4,9 @@
 //! (`IORING_REGISTER_PBUF_RING`); elsewhere the engine does. With incremental consumption several results share a
 //! buffer, each with a part of its own.
 
+// Queues of free buffers are there for the kernel of Linux only.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+
 use crate::sys;
 use std::{
     cell::{Cell, RefCell},

@@ -4,7 +4,7 @@
 use crate::{
     Buf, BufMut, Descriptor, Result,
     lower::{Lower, Outcome},
-    op::{CURRENT_POSITION, Op, RawOp, Settled, lowered},
+    op::{CURRENT_POSITION, Op, RawOp, Settled, keeps_buffer, lowered},
     sealed::Sealed,
     sys,
 };
@@ -24,6 +24,20 @@ use crate::{
 /// let mut name = [0u8; 8];
 /// assert_eq!(aio::single(Read::new(&file, &mut name).at(1))?, 8);
 /// assert_eq!(&name[..7], b"package");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// The buffer of an operation that is not in flight can be got at:
+///
+/// ```
+/// use aio::op::Read;
+///
+/// let file = std::fs::File::open("Cargo.toml")?;
+/// let mut read = Read::new(&file, vec![0u8; 64]).at(0);
+/// read.buf_mut().truncate(32);
+/// assert_eq!(read.buf().len(), 32);
+/// let (_file, buffer) = read.into_parts();
+/// assert_eq!(buffer, [0; 32]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
@@ -55,37 +69,7 @@ impl<D: Descriptor, B: BufMut> Read<D, B> {
         self
     }
 
-    /// The buffer.
-    ///
-    /// ```
-    /// use aio::op::Read;
-    ///
-    /// let file = std::fs::File::open("Cargo.toml")?;
-    /// let mut read = Read::new(&file, vec![0u8; 64]).at(0);
-    /// read.buf_mut().truncate(32);
-    /// assert_eq!(read.buf().len(), 32);
-    /// let (_file, buffer) = read.into_parts();
-    /// assert_eq!(buffer, [0; 32]);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn buf(&self) -> &B {
-        &self.buf
-    }
-
-    /// The buffer, to be changed before the operation is run.
-    pub fn buf_mut(&mut self) -> &mut B {
-        &mut self.buf
-    }
-
-    /// Gives up the operation for its buffer.
-    pub fn into_buf(self) -> B {
-        self.buf
-    }
-
-    /// Gives up the operation for what it works on and its buffer.
-    pub fn into_parts(self) -> (D, B) {
-        (self.fd, self.buf)
-    }
+    keeps_buffer!(buf);
 }
 
 impl<D, B> Sealed for Read<D, B> {}
@@ -164,25 +148,7 @@ impl<D: Descriptor, B: Buf> Write<D, B> {
         self
     }
 
-    /// The buffer.
-    pub fn buf(&self) -> &B {
-        &self.buf
-    }
-
-    /// The buffer, to be changed before the operation is run.
-    pub fn buf_mut(&mut self) -> &mut B {
-        &mut self.buf
-    }
-
-    /// Gives up the operation for its buffer.
-    pub fn into_buf(self) -> B {
-        self.buf
-    }
-
-    /// Gives up the operation for what it works on and its buffer.
-    pub fn into_parts(self) -> (D, B) {
-        (self.fd, self.buf)
-    }
+    keeps_buffer!(buf);
 }
 
 impl<D, B> Sealed for Write<D, B> {}

@@ -5,7 +5,7 @@ use super::{addr::RawAddress, msg::Header};
 use crate::{
     BufMut, Descriptor, Error, Result,
     lower::{Lower, Outcome},
-    op::{Address, Fd, Op, RawOp, Settled, lowered},
+    op::{Address, Fd, Op, RawOp, Settled, keeps_buffer, lowered},
     sealed::Sealed,
     sys,
 };
@@ -141,25 +141,7 @@ impl<D: Descriptor, B: BufMut> Recv<D, B> {
         self
     }
 
-    /// The buffer.
-    pub fn buf(&self) -> &B {
-        &self.target.buf
-    }
-
-    /// The buffer, to be changed before the operation is run.
-    pub fn buf_mut(&mut self) -> &mut B {
-        &mut self.target.buf
-    }
-
-    /// Gives up the operation for its buffer.
-    pub fn into_buf(self) -> B {
-        self.target.buf
-    }
-
-    /// Gives up the operation for what it works on and its buffer.
-    pub fn into_parts(self) -> (D, B) {
-        (self.fd, self.target.buf)
-    }
+    keeps_buffer!(target.buf);
 }
 
 impl<D, B> Sealed for Recv<D, B> {}
@@ -255,25 +237,7 @@ impl<D: Descriptor, B: BufMut> RecvFrom<D, B> {
         self
     }
 
-    /// The buffer.
-    pub fn buf(&self) -> &B {
-        &self.target.buf
-    }
-
-    /// The buffer, to be changed before the operation is run.
-    pub fn buf_mut(&mut self) -> &mut B {
-        &mut self.target.buf
-    }
-
-    /// Gives up the operation for its buffer.
-    pub fn into_buf(self) -> B {
-        self.target.buf
-    }
-
-    /// Gives up the operation for what it works on and its buffer.
-    pub fn into_parts(self) -> (D, B) {
-        (self.fd, self.target.buf)
-    }
+    keeps_buffer!(target.buf);
 }
 
 impl<D, B> Sealed for RecvFrom<D, B> {}

@@ -4,7 +4,7 @@ use super::{addr::RawAddress, msg::Header, recv::Part};
 use crate::{
     Buf, Descriptor, Result,
     lower::{Lower, Outcome},
-    op::{Address, Op, RawOp, Settled, lowered},
+    op::{Address, Op, RawOp, Settled, keeps_buffer, lowered},
     sealed::Sealed,
     sys,
 };
@@ -81,25 +81,7 @@ impl<D: Descriptor, B: Buf> Send<D, B> {
         self
     }
 
-    /// The buffer.
-    pub fn buf(&self) -> &B {
-        &self.buf
-    }
-
-    /// The buffer, to be changed before the operation is run.
-    pub fn buf_mut(&mut self) -> &mut B {
-        &mut self.buf
-    }
-
-    /// Gives up the operation for its buffer.
-    pub fn into_buf(self) -> B {
-        self.buf
-    }
-
-    /// Gives up the operation for what it works on and its buffer.
-    pub fn into_parts(self) -> (D, B) {
-        (self.fd, self.buf)
-    }
+    keeps_buffer!(buf);
 }
 
 impl<D, B> Sealed for Send<D, B> {}
@@ -170,25 +152,7 @@ impl<D: Descriptor, B: Buf> SendTo<D, B> {
         self
     }
 
-    /// The buffer.
-    pub fn buf(&self) -> &B {
-        &self.buf
-    }
-
-    /// The buffer, to be changed before the operation is run.
-    pub fn buf_mut(&mut self) -> &mut B {
-        &mut self.buf
-    }
-
-    /// Gives up the operation for its buffer.
-    pub fn into_buf(self) -> B {
-        self.buf
-    }
-
-    /// Gives up the operation for what it works on and its buffer.
-    pub fn into_parts(self) -> (D, B) {
-        (self.fd, self.buf)
-    }
+    keeps_buffer!(buf);
 }
 
 impl<D, B> Sealed for SendTo<D, B> {}

@@ -336,21 +336,27 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let ear = &*post.ear;
         // SAFETY: the waiter stays with its slot, and waits for nothing now.
         unsafe { (*ear.waiter.get()).pending.set(1) };
-        if let Rope::Source(source) = &post.bell.rope {
-            let fd = Fd::new(source.as_fd().as_raw_fd());
-            let (buf, len) = (ear.unit.get().cast(), crate::sys::SEMAPHORE_UNIT as u32);
-            let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false, buffer: 0 };
-            let slot: *mut Slot = ear.slot.get().cast();
-            // SAFETY: slot, waiter and buffer are boxed, and kept by the queue, whose end waits for the operation. It is
-            // not in flight now.
-            unsafe {
-                Slot::init(slot, op, Link::None, ear.waiter.get());
-                self.inner.engine.submit(slot, false);
+        match &post.bell.rope {
+            Rope::Source(source) => {
+                let fd = Fd::new(source.as_fd().as_raw_fd());
+                let (buf, len) = (ear.unit.get().cast(), crate::sys::SEMAPHORE_UNIT as u32);
+                let op = RawOp::Read { fd, buf, len, offset: CURRENT_POSITION, nowait: false, buffer: 0 };
+                let slot: *mut Slot = ear.slot.get().cast();
+                // SAFETY: slot, waiter and buffer are boxed, and kept by the queue, whose end waits for the operation. It
+                // is not in flight now.
+                unsafe {
+                    Slot::init(slot, op, Link::None, ear.waiter.get());
+                    self.inner.engine.submit(slot, false);
+                }
             }
-        } else if post.bell.rung.load(SeqCst) {
             // Somebody has rung before anybody listened.
-            // SAFETY: as above.
-            unsafe { (*ear.waiter.get()).pending.set(0) };
+            #[cfg(target_os = "linux")]
+            Rope::Door(_) if post.bell.rung.load(SeqCst) => {
+                // SAFETY: as above.
+                unsafe { (*ear.waiter.get()).pending.set(0) };
+            }
+            #[cfg(target_os = "linux")]
+            Rope::Door(_) => {}
         }
         post.armed.set(true);
     }
