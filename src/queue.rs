@@ -5,6 +5,7 @@ mod event;
 mod fixed;
 mod group;
 mod iter;
+mod mail;
 mod multi;
 mod place;
 mod recur;
@@ -17,8 +18,9 @@ pub use chain::Chain;
 pub use event::{Done, NotSubmitted, Shot, Token};
 pub use group::Group;
 pub use iter::Events;
+pub use mail::Poster;
 pub use recur::Then;
-pub use remote::{Canceler, Poster, Waker};
+pub use remote::{Canceler, Waker};
 pub use scope::Scope;
 
 use crate::{
@@ -38,7 +40,6 @@ use place::{Phase, Place};
 use remote::Post;
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::VecDeque,
     fmt,
     marker::PhantomData,
     mem::ManuallyDrop,
@@ -169,9 +170,8 @@ struct Inner<'q, E, const PLACE: usize> {
     closing: Cell<bool>,
     stopped: Cell<bool>,
     /// What other threads have sent. Made when the first of them gets a handle.
-    post: OnceCell<Post<E>>,
-    inbox: RefCell<VecDeque<E>>,
-    /// How many are in there, and whether it is their turn.
+    post: OnceCell<Post<'q, E>>,
+    /// How many events they have posted that were fetched, and whether it is their turn.
     posted: Cell<u32>,
     posts_turn: Cell<bool>,
     /// Operations live as long as `'q`, neither shorter nor longer.
@@ -248,7 +248,6 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 closing: Cell::new(false),
                 stopped: Cell::new(false),
                 post: OnceCell::new(),
-                inbox: RefCell::default(),
                 posted: Cell::new(0),
                 posts_turn: Cell::new(false),
                 _operations: PhantomData,

@@ -401,3 +401,39 @@ fn what_is_posted_and_what_has_ended_take_turns() {
         assert!(seen.windows(2).any(|two| two == [2, 3]), "{seen:?}");
     });
 }
+
+#[test]
+fn what_is_posted_is_mapped_on_the_queues_thread() {
+    each_queue(|config| {
+        // Events of this queue cannot go to other threads.
+        let queue: Rc<Queue<Rc<String>>> = Rc::new(queue(8, config));
+        let mapped = Rc::new(Cell::new(0));
+        let numbers = {
+            let (mapped, inner) = (mapped.clone(), Rc::downgrade(&queue));
+            queue.poster_with(move |number: u32| {
+                mapped.set(mapped.get() + 1);
+                // It may use the queue, and find others' events there.
+                if let Some(queue) = inner.upgrade() {
+                    assert!(queue.poll().unwrap().take(1).all(|(token, _)| token.is_posted()));
+                }
+                Rc::new(number.to_string())
+            })
+        };
+        let numbers = numbers.unwrap();
+        let words = queue.poster_with(|word: &'static str| Rc::new(word.to_owned())).unwrap();
+        let posting = thread::spawn(move || {
+            words.post("one").unwrap();
+            numbers.post(2).unwrap();
+            (words, numbers)
+        });
+        let (words, numbers) = posting.join().unwrap();
+        let seen: Vec<_> = queue.wait(2).unwrap().map(|(_, event)| event.to_string()).collect();
+        assert!(!seen.is_empty() && seen.iter().all(|event| ["one", "2"].contains(&event.as_str())), "{seen:?}");
+        let _ = queue.poll().unwrap().count();
+        assert_eq!((mapped.get(), queue.is_empty()), (1, true));
+        // What nobody wants any more is dropped as it was posted.
+        numbers.post(3).unwrap();
+        drop(Rc::into_inner(queue).unwrap());
+        assert_eq!((mapped.get(), numbers.post(4), words.post("five")), (1, Err(4), Err("five")));
+    });
+}

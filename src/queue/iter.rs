@@ -2,7 +2,7 @@
 
 use super::{
     Queue, Token,
-    place::{Act, Actor, NONE, Phase, Place},
+    place::{Act, Actor, Phase, Place},
 };
 use crate::driver::slot::{Link, Slot};
 use std::ptr;
@@ -44,7 +44,7 @@ impl<E, const PLACE: usize> Iterator for Events<'_, '_, E, PLACE> {
                     // SAFETY: as above. A callback gives no event.
                     unsafe { actor(self.queue, place, Act::Deliver) };
                 }
-                Next::Posted => return self.queue.take_posted(),
+                Next::Posted => return self.queue.take_posted(true),
                 Next::Nothing => self.left = 0,
             }
         }
@@ -115,19 +115,11 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 true
             }
             Next::Posted => {
-                drop(self.take_posted());
+                drop(self.take_posted(false));
                 true
             }
             Next::Nothing => false,
         }
-    }
-
-    /// The oldest event that another thread has posted.
-    #[cold]
-    fn take_posted(&self) -> Option<(Token, E)> {
-        self.inner.posted.set(self.inner.posted.get() - 1);
-        let event = self.inner.inbox.borrow_mut().pop_front()?;
-        Some((Token { generation: 0, index: NONE, queue: self.inner.id }, event))
     }
 
     /// Takes a result off the counts; tells what kind it is of.

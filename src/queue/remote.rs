@@ -1,6 +1,6 @@
 //! Handles for other threads: to wake a queue's thread, to cancel, to post events.
 
-use super::{Queue, Token};
+use super::{Queue, Token, mail::Mailbox};
 #[cfg(target_os = "linux")]
 use crate::driver::uring::Door;
 use crate::{
@@ -12,11 +12,11 @@ use crate::{
     op::{CURRENT_POSITION, EventSource, Fd, RawOp},
 };
 use std::{
-    cell::{Cell, UnsafeCell},
+    cell::{Cell, RefCell, UnsafeCell},
     fmt, mem,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd},
-    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -24,7 +24,7 @@ use std::{
 };
 
 /// What handles share with their queue, whatever its events are.
-struct Bell {
+pub(super) struct Bell {
     rope: Rope,
     /// It was rung, and nobody has come to look yet.
     rung: AtomicBool,
@@ -35,7 +35,7 @@ struct Bell {
 }
 
 /// What each handle has: the queue's thread is told when the last one goes.
-struct Handle(Arc<Bell>);
+pub(super) struct Handle(Arc<Bell>);
 
 impl Handle {
     fn new(bell: &Arc<Bell>) -> Handle {
@@ -76,7 +76,7 @@ enum Rope {
 
 impl Bell {
     /// Many rings before anybody looks cost one system call.
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if self.closed.load(SeqCst) || self.rung.swap(true, SeqCst) {
             return;
         }
@@ -93,13 +93,12 @@ impl Bell {
     }
 }
 
-/// Events that were posted. `None` when the queue is gone.
-type Mail<E> = Mutex<Option<Vec<E>>>;
-
 /// The queue's end of it.
-pub(super) struct Post<E> {
+pub(super) struct Post<'q, E> {
     bell: Arc<Bell>,
-    mail: Arc<Mail<E>>,
+    /// Those of all posters, and which comes next.
+    pub(super) boxes: RefCell<Vec<Rc<dyn Mailbox<E> + 'q>>>,
+    pub(super) turn: Cell<usize>,
     ear: Box<Ear>,
     /// The bell is listened to, or was rung and nobody has looked.
     armed: Cell<bool>,
@@ -154,46 +153,6 @@ impl Canceler {
     }
 }
 
-/// Posts events to a queue, from any thread; made by [`Queue::poster`].
-///
-/// ```
-/// use aio::Queue;
-/// use std::thread;
-///
-/// let queue = Queue::new(1)?;
-/// let poster = queue.poster()?;
-/// thread::spawn(move || poster.post("hello"));
-/// let (token, event) = queue.wait(1)?.next().expect("an event");
-/// assert!(token.is_posted() && event == "hello");
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub struct Poster<E> {
-    bell: Handle,
-    mail: Arc<Mail<E>>,
-}
-
-impl<E> Poster<E> {
-    /// Puts an event into the queue, after those that were posted before. It takes no place.
-    ///
-    /// # Errors
-    ///
-    /// The event, if the queue is gone.
-    pub fn post(&self, event: E) -> Result<(), E> {
-        match &mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(letters) => letters.push(event),
-            None => return Err(event),
-        }
-        self.bell.ring();
-        Ok(())
-    }
-}
-
-impl<E> Clone for Poster<E> {
-    fn clone(&self) -> Poster<E> {
-        Poster { bell: self.bell.clone(), mail: self.mail.clone() }
-    }
-}
-
 impl fmt::Debug for Waker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Waker")
@@ -203,12 +162,6 @@ impl fmt::Debug for Waker {
 impl fmt::Debug for Canceler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Canceler")
-    }
-}
-
-impl<E> fmt::Debug for Poster<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Poster")
     }
 }
 
@@ -238,18 +191,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         Ok(Canceler(Handle::new(&self.post()?.bell)))
     }
 
-    /// A handle that posts events to this queue; otherwise as [`waker`](Queue::waker). It can be sent to other threads
-    /// if events can.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn poster(&self) -> Result<Poster<E>> {
-        let post = self.post()?;
-        Ok(Poster { bell: Handle::new(&post.bell), mail: post.mail.clone() })
-    }
-
-    fn post(&self) -> Result<&Post<E>> {
+    pub(super) fn post(&self) -> Result<&Post<'q, E>> {
         if !self.inner.engine.is_alive() {
             return Err(Error::Setup(SetupError::Forked));
         }
@@ -273,7 +215,8 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let bell = Bell { rope, rung, cancels: Mutex::default(), closed, handles };
         Ok(self.inner.post.get_or_init(|| Post {
             bell: Arc::new(bell),
-            mail: Arc::new(Mutex::new(Some(Vec::new()))),
+            boxes: RefCell::default(),
+            turn: Cell::new(0),
             ear,
             armed: Cell::new(false),
         }))
@@ -296,14 +239,6 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// Whether other threads have handles, or had and have sent something.
     pub(super) fn has_remotes(&self) -> bool {
         self.inner.post.get().is_some_and(|post| post.bell.handles.load(SeqCst) > 0 || post.bell.rung.load(SeqCst))
-    }
-
-    /// Whether other threads have sent something that was not taken yet.
-    pub(super) fn was_posted_to(&self) -> bool {
-        self.inner.post.get().is_some_and(|post| {
-            let mail = post.mail.lock().unwrap_or_else(PoisonError::into_inner);
-            mail.as_ref().is_some_and(|letters| !letters.is_empty())
-        })
     }
 
     /// Sees to it that the engine hears the bell, if there is somebody to ring it. Tells whether there is.
@@ -332,7 +267,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     }
 
     #[cold]
-    fn arm(&self, post: &Post<E>) {
+    fn arm(&self, post: &Post<'q, E>) {
         let ear = &*post.ear;
         // SAFETY: the waiter stays with its slot, and waits for nothing now.
         unsafe { (*ear.waiter.get()).pending.set(1) };
@@ -374,10 +309,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             // It may have ended meanwhile.
             let _ = self.cancel(token);
         }
-        if let Some(letters) = &mut *post.mail.lock().unwrap_or_else(PoisonError::into_inner) {
-            self.inner.posted.set(self.inner.posted.get() + letters.len() as u32);
-            self.inner.inbox.borrow_mut().extend(letters.drain(..));
-        }
+        self.fetch_mail();
     }
 
     /// Ends the operation that waits for the bell, and tells other threads that nobody listens any more.
@@ -397,10 +329,13 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 self.inner.engine.turn(1);
             }
         }
-        // Dropped when the lock is free again: what is in there may be anything.
-        let letters = post.mail.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for letter in letters.into_iter().flatten() {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(letter)));
-        }
+        let boxes = post.boxes.borrow().clone();
+        boxes.iter().for_each(|mailbox| mailbox.close());
+    }
+}
+
+impl<E> Post<'_, E> {
+    pub(super) fn handle(&self) -> Handle {
+        Handle::new(&self.bell)
     }
 }
