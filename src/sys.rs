@@ -145,16 +145,16 @@ pub(crate) fn is_stream(fd: std::os::fd::RawFd) -> bool {
     socket_type(fd) == Ok(libc::SOCK_STREAM)
 }
 
-/// The family of a socket's addresses, or `-errno`.
-#[cfg(target_os = "linux")]
+/// The family of a socket's own address, or `-errno`.
 pub(crate) fn socket_domain(fd: std::os::fd::RawFd) -> i32 {
-    let mut domain: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    let place = (&raw mut domain).cast();
-    // SAFETY: the pointers are to locals of the sizes given.
-    match ret(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, place, &mut len) }) {
-        0 => domain,
-        error => error,
+    let mut address = std::mem::MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the pointers are to locals of the sizes given; zeros are an address of no family.
+    unsafe {
+        match ret(libc::getsockname(fd, address.as_mut_ptr().cast(), &mut len)) {
+            0 => i32::from((*address.as_ptr()).ss_family),
+            error => error,
+        }
     }
 }
 

@@ -580,9 +580,14 @@ fn an_end_that_comes_right_behind_the_last_bytes_is_not_missed() {
             let queue: Queue<Told> = queue(STREAMS as u32, config);
             let pool = queue.buf_pool(8192, 32).unwrap();
             let mut writers = Vec::new();
-            for _ in 0..STREAMS {
+            for at in 0..STREAMS {
                 let (a, b) = UnixStream::pair().unwrap();
-                queue.submit_multi(RecvMulti::new(a, &pool), told).unwrap();
+                if at % 2 == 0 {
+                    queue.submit_multi(RecvMulti::new(a, &pool), told).unwrap();
+                } else {
+                    let file = queue.register_file(a).unwrap();
+                    queue.submit_multi(RecvMulti::new(file, &pool), told).unwrap();
+                }
                 writers.push(b);
             }
             let writing = thread::spawn(move || {

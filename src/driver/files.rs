@@ -40,11 +40,14 @@ pub(crate) enum Kind {
     /// A stream socket, or another one.
     Stream,
     Messages,
+    /// A stream socket of this machine.
+    UnixStream,
 }
 
 impl Kind {
     pub(crate) fn of(fd: i32) -> Kind {
         match sys::socket_type(fd) {
+            Ok(libc::SOCK_STREAM) if sys::socket_domain(fd) == libc::AF_UNIX => Kind::UnixStream,
             Ok(libc::SOCK_STREAM) => Kind::Stream,
             Ok(_) => Kind::Messages,
             Err(_) if sys::is_disk(fd) => Kind::Disk,
@@ -72,11 +75,12 @@ impl Fd {
 
     fn kind(self) -> Option<Kind> {
         self.place()?;
-        Some(match (self.number() as u32 >> KIND_SHIFT) & 3 {
+        Some(match (self.number() as u32 >> KIND_SHIFT) & 7 {
             0 => Kind::Other,
             1 => Kind::Disk,
             2 => Kind::Stream,
-            _ => Kind::Messages,
+            3 => Kind::Messages,
+            _ => Kind::UnixStream,
         })
     }
 
@@ -86,11 +90,16 @@ impl Fd {
         self.kind().map_or_else(|| sys::is_disk(self.number()), |kind| kind == Kind::Disk)
     }
 
+    /// Whether it is a stream socket of this machine.
+    pub(crate) fn is_unix_stream(self) -> bool {
+        self.kind().unwrap_or_else(|| Kind::of(self.number())) == Kind::UnixStream
+    }
+
     /// As [`sys::socket_type`].
     pub(crate) fn socket_type(self) -> Result<i32, i32> {
         match self.kind() {
             None => sys::socket_type(self.number()),
-            Some(Kind::Stream) => Ok(libc::SOCK_STREAM),
+            Some(Kind::Stream | Kind::UnixStream) => Ok(libc::SOCK_STREAM),
             Some(Kind::Messages) => Ok(libc::SOCK_DGRAM),
             Some(_) => Err(-libc::ENOTSOCK),
         }
@@ -284,7 +293,7 @@ mod tests {
 
     #[test]
     fn places_look_like_nothing_else() {
-        for kind in [Kind::Other, Kind::Disk, Kind::Stream, Kind::Messages] {
+        for kind in [Kind::Other, Kind::Disk, Kind::Stream, Kind::Messages, Kind::UnixStream] {
             for place in [0, 1, BASE, BASE + MOST] {
                 let fd = Fd::in_table(place, kind);
                 assert_eq!((fd.place(), fd.kind()), (Some(place), Some(kind)));

@@ -9,7 +9,7 @@ use crate::{
         shots::{Shot, Shots},
     },
     lower::{Lower, Outcome},
-    op::{Accept, Address, MultiOp, Op, OpenAt, RawOp, Socket, SocketType, lowered},
+    op::{Accept, Address, Domain, MultiOp, Op, OpenAt, RawOp, Socket, SocketType, lowered},
     sealed::Sealed,
 };
 use std::os::fd::OwnedFd;
@@ -125,7 +125,11 @@ impl Op for Direct<Socket> {
     gives!(FixedFile);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
-        let kind = if self.op.kind == SocketType::Stream { Kind::Stream } else { Kind::Messages };
+        let kind = match (self.op.kind, self.op.domain) {
+            (SocketType::Stream, Domain::Unix) => Kind::UnixStream,
+            (SocketType::Stream, _) => Kind::Stream,
+            _ => Kind::Messages,
+        };
         self.lower_to(|_| kind, cx)
     }
 
@@ -150,6 +154,7 @@ impl<D: Descriptor> Op for Direct<Accept<D>> {
         let kind = |raw: &RawOp| match raw {
             // A connection is of its listener's type.
             RawOp::Accept { fd, .. } if fd.socket_type() != Ok(libc::SOCK_STREAM) => Kind::Messages,
+            RawOp::Accept { fd, .. } if fd.is_unix_stream() => Kind::UnixStream,
             _ => Kind::Stream,
         };
         self.lower_to(kind, cx)

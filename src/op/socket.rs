@@ -92,7 +92,7 @@ impl SocketType {
 /// `IORING_OP_SOCKET`, Linux 5.19; by an ordinary system call on older kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Socket {
-    domain: Domain,
+    pub(super) domain: Domain,
     pub(super) kind: SocketType,
     protocol: i32,
 }

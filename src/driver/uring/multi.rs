@@ -235,5 +235,5 @@ impl Uring {
 
 /// Whether the kernel's own multishot may miss that the stream has ended.
 fn misses_ends(fd: Fd, what: &Multi) -> bool {
-    matches!(what, Multi::Recv { .. }) && sys::socket_domain(fd.number()) == libc::AF_UNIX
+    matches!(what, Multi::Recv { .. }) && fd.is_unix_stream()
 }
