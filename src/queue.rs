@@ -102,7 +102,8 @@ const ROOM: usize = 512;
 /// # The end
 ///
 /// Dropping a queue cancels what is in flight and waits for its end; mappers are not called then, and what operations
-/// have produced is dropped. A queue that is forgotten leaks what is in flight, and harms nobody.
+/// have produced is dropped. What cannot be cancelled is waited for: a disk, or a [`SendZc`](crate::op::SendZc) whose
+/// peer neither reads nor goes. A queue that is forgotten leaks what is in flight, and harms nobody.
 ///
 /// A child of `fork(2)` cannot use its parent's queue: every call gives an error.
 pub struct Queue<'q, E, const PLACE: usize = ROOM> {

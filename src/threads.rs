@@ -27,6 +27,8 @@ pub(crate) struct Kind {
     pub(crate) stack: Option<usize>,
     /// Whether signals go to them as well. What they execute inherits that.
     pub(crate) signals: bool,
+    /// A job may wait for ever, so none is queued behind those that run.
+    pub(crate) each: bool,
 }
 
 /// The threads of one owner, who is on one thread. They end with it.
@@ -70,6 +72,8 @@ impl<J: Job> Threads<J> {
             if let Some(thread) = spawn(self.shared.clone(), self.kind) {
                 started.push(thread);
                 state.threads += 1;
+            } else if self.kind.each {
+                return Err(job);
             }
         }
         if state.threads == 0 {

@@ -144,8 +144,11 @@ impl<T> JoinHandle<T> {
 }
 
 pub(super) fn cancel(task: &Head) {
-    // A runtime ends all of its tasks before it goes, so that of one that has not ended is this thread's.
-    if let Some(runtime) = Runtime::of_thread() {
+    // A runtime ends all of its tasks before it goes, so that of one that has not ended is this thread's; but not in a
+    // forked child, which has left its parent's and may be in another one.
+    if let Some(runtime) = Runtime::of_thread()
+        && runtime.serial() == task.serial()
+    {
         runtime.cancel(task);
     }
 }
@@ -156,6 +159,9 @@ pub(super) fn wait_for(task: &Head) -> Result<(), Error> {
 }
 
 fn wait_longer(task: &Head) -> Result<(), Error> {
+    if Runtime::of_thread().is_some_and(|runtime| runtime.serial() != task.serial()) {
+        return Err(Error::WrongRuntime);
+    }
     let done = |_: &mut List| (task.state.get() == State::Done).then_some(0);
     let reason = Reason::numbered("the end of task", task.id());
     waitlist::wait::<Local, List>(&task.joiners, |list| list, reason, 0, done, |_| ()).map(drop)

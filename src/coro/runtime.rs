@@ -97,7 +97,7 @@ impl Runtime {
     fn new(config: Config) -> Result<Runtime, SetupError> {
         static SERIALS: AtomicU32 = AtomicU32::new(1);
         let (max, idle) = (config.max_workers, config.worker_idle);
-        let workers = Threads::new(Kind { name: "aio-offload", max, idle, stack: None, signals: true });
+        let workers = Threads::new(Kind { name: "aio-offload", max, idle, stack: None, signals: true, each: false });
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
         let root = Head::new(serial, Key { index: 0, id: 0 });
         root.set_name(config.name.clone().unwrap_or("root".into()));

@@ -154,7 +154,7 @@ pub(super) unsafe fn is_end_of_stream(fd: Fd, what: &Multi, result: i32) -> bool
     let Multi::RecvMsg { msg, .. } = *what else { return false };
     // SAFETY: promised by the caller; the operation keeps its header.
     let before = mem::size_of::<MessageHead>() + unsafe { (*msg).msg_namelen } as usize;
-    result >= 0 && result as usize == before && sys::is_stream(fd.number())
+    result >= 0 && result as usize == before && fd.socket_type() == Ok(libc::SOCK_STREAM)
 }
 
 /// Receives a message as the kernel lays it out: a head, room for the address, and the bytes.

@@ -74,15 +74,17 @@ impl<E, const PLACE: usize> Queue<'_, E, PLACE> {
     ///
     /// # Errors
     ///
-    /// - [`Invalid`](Error::Invalid) if one of the numbers is zero, or the buffers have more than 1 GiB together. Make
-    ///   several then.
+    /// - [`Invalid`](Error::Invalid) if one of the numbers is zero, or there are more than 1,048,576 buffers, or they
+    ///   have more than 1 GiB together. Make several sets then.
     /// - [`SetupError::LockedMemory`] if the kernel does not lock that much: the process has neither `CAP_IPC_LOCK` nor
     ///   a sufficient `RLIMIT_MEMLOCK`, which counts what other rings of the user have locked, or there is no memory.
     /// - `ENOMEM` if the memory could not be allocated at all, `ENOSPC` if the queue has 1024 such sets of buffers.
     pub fn fixed_bufs(&self, count: usize, size: usize) -> Result<FixedBufs> {
-        const RANGE: Error = Error::Invalid(&"fixed buffers have 1 byte to 1 GiB together; make several sets of them");
+        const RANGE: Error =
+            Error::Invalid(&"fixed buffers have 1 byte to 1 GiB together, and are 1048576 at most; make several sets");
         self.check_life()?;
-        let bytes = count.checked_mul(size).filter(|&bytes| bytes > 0 && bytes <= buffers::MOST).ok_or(RANGE)?;
+        let bytes = count.checked_mul(size).filter(|&bytes| bytes > 0 && bytes <= buffers::MOST && count <= 1 << 20);
+        let bytes = bytes.ok_or(RANGE)?;
         let engine = &self.inner.engine;
         let memory = Registered::new(engine.buffers(), bytes, engine.serial()).map_err(|failure| match failure {
             buffers::Failure::Allocation => Error::Os(Errno::new(libc::ENOMEM)),

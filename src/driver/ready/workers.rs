@@ -128,10 +128,10 @@ impl Workers {
         };
         let results = Results { done: Mutex::default(), bell, _owned: owned };
         let WorkerLimits { max, idle } = limits;
-        let kind = Kind { name: "aio-worker", max, idle, stack: Some(STACK), signals: false };
+        let kind = Kind { name: "aio-worker", max, idle, stack: Some(STACK), signals: false, each: false };
         Ok(Workers {
             threads: Threads::new(kind),
-            waits: Threads::new(Kind { name: "aio-futex", max: usize::MAX, ..kind }),
+            waits: Threads::new(Kind { name: "aio-futex", max: usize::MAX, each: true, ..kind }),
             stops: Vec::new(),
             results: Arc::new(results),
             busy: 0,
