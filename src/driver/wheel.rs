@@ -65,7 +65,7 @@ impl Wheel {
         unsafe { self.unlink(timer) };
     }
 
-    /// Takes one of the timers that `advance` found to have expired.
+    /// Takes the earliest of the timers that `advance` found to have expired.
     pub(crate) fn pop(&mut self) -> Option<*mut Timer> {
         let timer = self.heads[FIRED];
         if timer.is_null() {
@@ -102,6 +102,12 @@ impl Wheel {
             }
         }
         self.tick = self.tick.max(target);
+        let fired = self.heads[FIRED];
+        // SAFETY: what is on a list is armed, hence valid.
+        if !fired.is_null() && unsafe { !(*fired).next.is_null() } {
+            // SAFETY: as above; it is the whole list.
+            self.heads[FIRED] = unsafe { sorted(fired) };
+        }
     }
 
     /// A time at which to call `advance` again: exact for the next timer, or the start of the crowded list it is in.
@@ -190,6 +196,50 @@ impl Wheel {
     }
 }
 
+/// Sorts a list by time, by merging ever longer runs of it; gives its new head. Those that are late are many, and from
+/// lists that span a long time, only after the thread was kept from looking.
+///
+/// # Safety
+/// `head` begins a list of valid timers.
+unsafe fn sorted(mut head: *mut Timer) -> *mut Timer {
+    let mut width = 1;
+    loop {
+        let (mut rest, mut last, mut merges) = (mem::replace(&mut head, ptr::null_mut()), ptr::null_mut(), 0);
+        while !rest.is_null() {
+            merges += 1;
+            // SAFETY: promised by the caller: only timers of the list are looked at, and the end of it is null.
+            unsafe {
+                let (mut left, mut right, mut lefts, mut rights) = (rest, rest, 0, width);
+                while lefts < width && !right.is_null() {
+                    right = (*right).next;
+                    lefts += 1;
+                }
+                while lefts > 0 || rights > 0 && !right.is_null() {
+                    let takes_left = lefts > 0 && (rights == 0 || right.is_null() || (*left).at <= (*right).at);
+                    let (from, count) = if takes_left { (&mut left, &mut lefts) } else { (&mut right, &mut rights) };
+                    let timer = *from;
+                    (*from, *count) = ((*timer).next, *count - 1);
+                    (*timer).prev = last;
+                    match last.is_null() {
+                        true => head = timer,
+                        false => (*last).next = timer,
+                    }
+                    last = timer;
+                }
+                rest = right;
+            }
+        }
+        if !last.is_null() {
+            // SAFETY: as above.
+            unsafe { (*last).next = ptr::null_mut() };
+        }
+        if merges <= 1 {
+            return head;
+        }
+        width *= 2;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,8 +286,15 @@ mod tests {
                 let earliest = due.iter().map(|d| d.0).min().unwrap();
                 assert!(next <= earliest, "slept past a timer");
                 now = next;
+                // Late now and then, so that many expire at once.
+                now += if round % 3 == 0 { random(&mut seed) % (1 << 35) } else { 0 };
                 wheel.advance(now);
+                let mut before = 0;
                 while let Some(timer) = wheel.pop() {
+                    // SAFETY: boxed, and outlives the wheel's use of it.
+                    let at = unsafe { (*timer).at };
+                    assert!(before <= at, "a later one came first");
+                    before = at;
                     let index = due.iter().position(|d| d.1 == timer).unwrap();
                     assert!(due.swap_remove(index).0 <= now, "fired early");
                 }
