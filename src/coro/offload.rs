@@ -53,7 +53,7 @@ pub fn offload<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T> {
 /// coro::run(|| {
 ///     let rounds = coro::timeout(Duration::from_millis(5), || {
 ///         coro::offload_with(|token| {
-///             let mut rounds = 0u64;
+///             let mut rounds = 1u64;
 ///             while !token.is_canceled() {
 ///                 rounds += 1;
 ///             }
