@@ -70,8 +70,17 @@ fn a_thread_waits_for_a_remote_task() {
     each_runtime(|| {
         let remote = coro::remote().unwrap();
         let thread = thread::spawn(move || {
-            let waits = remote.spawn(|| coro::sleep(3 * SOON).map(|()| 42)).unwrap();
+            let go = Arc::new(AtomicBool::new(false));
+            let gone = go.clone();
+            let waits = remote.spawn(move || -> aio::Result<i32> {
+                while !gone.load(Ordering::Relaxed) {
+                    coro::sleep(SOON)?;
+                }
+                Ok(42)
+            });
+            let waits = waits.unwrap();
             assert!(!waits.is_finished());
+            go.store(true, Ordering::Relaxed);
             let panics = remote.spawn(|| -> u8 { panic!("over there") }).unwrap();
             let nested = remote.spawn(|| coro::spawn(|| coro::yield_now().map(|()| 7)).join().unwrap()).unwrap();
             let detached = remote.spawn(|| ()).unwrap();
