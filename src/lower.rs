@@ -156,7 +156,7 @@ impl<'e> Lower<'e> {
     pub(crate) fn push(&mut self, slot: *mut Slot, op: RawOp, link: Link) {
         self.pushed += 1;
         let alone = link == Link::None && self.chain_head.is_null() && self.limit.is_none() && self.refused.is_none();
-        if alone && op.is_plain() {
+        if alone && op.is_basic() {
             // SAFETY: the caller hands out memory for one slot, which nobody else uses; the rest was promised to `new`.
             unsafe { self.engine.submit_basic(slot, op, self.waiter, self.alone) };
         } else {

@@ -437,3 +437,20 @@ fn what_is_posted_is_mapped_on_the_queues_thread() {
         assert_eq!((mapped.get(), numbers.post(4), words.post("five")), (1, Err(4), Err("five")));
     });
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forked_child_does_not_ring_at_its_parents_queue() {
+    each_queue(|config| {
+        let queue: Queue<u32> = queue(4, config);
+        let (waker, poster) = (queue.waker().unwrap(), queue.poster().unwrap());
+        let child = fork(|| {
+            waker.wake();
+            let _ = poster.post(1);
+        });
+        assert_eq!(child.wait(), 0);
+        // A wait that somebody had rung for would end before the timer.
+        queue.submit(Timeout::after(soon()), |_| 2).unwrap();
+        assert_eq!(queue.wait(1).unwrap().map(|(_, event)| event).collect::<Vec<_>>(), [2]);
+    });
+}

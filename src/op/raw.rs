@@ -347,15 +347,10 @@ pub enum RawOp {
 }
 
 impl RawOp {
-    /// Whether every engine does the operation by itself, and it is done so often that it has a short way through.
-    #[inline]
-    pub fn is_basic(&self) -> bool {
-        matches!(self, RawOp::Nop | RawOp::Read { .. } | RawOp::Write { .. } | RawOp::Recv { .. } | RawOp::Send { .. })
-    }
-
-    /// Whether it is [basic](Self::is_basic), and names no descriptor that its own chain opens.
+    /// Whether every engine does the operation by itself, and it is done so often that it has a short way through; and
+    /// it names no descriptor that its own chain opens.
     #[inline(always)]
-    pub fn is_plain(&self) -> bool {
+    pub fn is_basic(&self) -> bool {
         match self {
             RawOp::Nop => true,
             RawOp::Read { fd, .. } | RawOp::Write { fd, .. } | RawOp::Recv { fd, .. } | RawOp::Send { fd, .. } => {

@@ -74,19 +74,20 @@ pub(super) trait Mailbox<E> {
     fn close(&self);
 }
 
-struct Slot<T, M> {
+/// With the types of what is posted and of what makes events of it.
+struct Letters<T, M> {
     mail: Arc<Mail<T>>,
     fetched: RefCell<VecDeque<T>>,
     map: M,
 }
 
-impl<T, M> Slot<T, M> {
+impl<T, M> Letters<T, M> {
     fn with_mail<R>(&self, f: impl FnOnce(&mut Option<Vec<T>>) -> R) -> R {
         f(&mut self.mail.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl<T, E, M: Fn(T) -> E> Mailbox<E> for Slot<T, M> {
+impl<T, E, M: Fn(T) -> E> Mailbox<E> for Letters<T, M> {
     fn fetch(&self) -> u32 {
         let mut fetched = self.fetched.borrow_mut();
         let before = fetched.len();
@@ -160,7 +161,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     pub fn poster_with<T: 'q>(&self, map: impl Fn(T) -> E + 'q) -> Result<Poster<T>> {
         let post = self.post()?;
         let mail = Arc::new(Mutex::new(Some(Vec::new())));
-        let mailbox = Rc::new(Slot { mail: mail.clone(), fetched: RefCell::default(), map });
+        let mailbox = Rc::new(Letters { mail: mail.clone(), fetched: RefCell::default(), map });
         let poster = Poster { bell: post.handle(), mail };
         let done = post.boxes.borrow_mut().extract_if(.., |mailbox| mailbox.is_done()).collect::<Vec<_>>();
         post.boxes.borrow_mut().push(mailbox);

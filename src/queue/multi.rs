@@ -3,7 +3,7 @@
 use super::{
     NotSubmitted, Queue, Shot, Token,
     place::{Act, NONE, Phase, Place},
-    submit::{Release, TOO_LARGE},
+    submit::{Release, TOO_LARGE, Unwound},
 };
 use crate::{
     Error,
@@ -71,7 +71,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
             (*place).waiter = Waiter::sunk(1, 0, &inner.sink, Place::slot_of(place));
             let (waiter, shots) = (&raw const (*place).waiter, &raw const (*held).shots);
             let mut cx = Lower::new(&inner.engine, waiter, 1, false);
-            let unwound = Unwound(self, place);
+            let unwound = Unwound { queue: self, place };
             let lowered = (*held).op.lower_multi(shots, &mut cx);
             mem::forget(unwound);
             (*shots).tell_next(waiter);
@@ -104,18 +104,6 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Drops what a place holds and frees it, if lowering it panics.
-struct Unwound<'a, 'q, E, const PLACE: usize>(&'a Queue<'q, E, PLACE>, *mut Place<'q, E, PLACE>);
-
-impl<E, const PLACE: usize> Drop for Unwound<'_, '_, E, PLACE> {
-    fn drop(&mut self) {
-        // SAFETY: the place holds what its function expects, and nothing was submitted.
-        unsafe {
-            ((*self.1).actor.get())(self.0, self.1, Act::Drop);
         }
     }
 }

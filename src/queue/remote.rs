@@ -10,6 +10,7 @@ use crate::{
         waiter::Waiter,
     },
     op::{CURRENT_POSITION, EventSource, Fd, RawOp},
+    sys::fork::Life,
 };
 use std::{
     cell::{Cell, RefCell, UnsafeCell},
@@ -32,6 +33,8 @@ pub(super) struct Bell {
     closed: AtomicBool,
     /// Handles that other threads may have.
     handles: AtomicUsize,
+    /// The process that made it: its ring is not for a forked child to ring at.
+    life: Life,
 }
 
 /// What each handle has: the queue's thread is told when the last one goes.
@@ -77,7 +80,7 @@ enum Rope {
 impl Bell {
     /// Many rings before anybody looks cost one system call.
     pub(super) fn ring(&self) {
-        if self.closed.load(SeqCst) || self.rung.swap(true, SeqCst) {
+        if !self.life.goes_on() || self.closed.load(SeqCst) || self.rung.swap(true, SeqCst) {
             return;
         }
         match &self.rope {
@@ -212,7 +215,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         let rope = self.rope(&ear)?;
         let (rung, closed) = (AtomicBool::new(false), AtomicBool::new(false));
         let handles = AtomicUsize::new(0);
-        let bell = Bell { rope, rung, cancels: Mutex::default(), closed, handles };
+        let bell = Bell { rope, rung, cancels: Mutex::default(), closed, handles, life: Life::current() };
         Ok(self.inner.post.get_or_init(|| Post {
             bell: Arc::new(bell),
             boxes: RefCell::default(),

@@ -186,9 +186,9 @@ impl Refusal {
 pub(super) const TOO_LARGE: &str = "operation and mapper do not fit into a place of this queue; make its PLACE larger, or box what the mapper captures";
 
 /// Drops what a place holds and frees it, if lowering it panics.
-struct Unwound<'a, 'q, E, const PLACE: usize> {
-    queue: &'a Queue<'q, E, PLACE>,
-    place: *mut Place<'q, E, PLACE>,
+pub(super) struct Unwound<'a, 'q, E, const PLACE: usize> {
+    pub(super) queue: &'a Queue<'q, E, PLACE>,
+    pub(super) place: *mut Place<'q, E, PLACE>,
 }
 
 impl<E, const PLACE: usize> Drop for Unwound<'_, '_, E, PLACE> {
