@@ -20,6 +20,7 @@ macro_rules! gives {
 }
 
 mod addr;
+mod bundle;
 mod cancel;
 mod child;
 mod dir;
@@ -46,9 +47,12 @@ mod splice;
 mod tests;
 mod time;
 mod vectored;
+mod wait_id;
+mod wake;
 mod zero_copy;
 
 pub use addr::Address;
+pub use bundle::SendBundle;
 pub use cancel::Cancel;
 pub use child::{ChildExit, Exit};
 pub use dir::{LinkAt, MkDirAt, RenameAt, RenameFlags, SymlinkAt, UnlinkAt};
@@ -73,6 +77,8 @@ pub use sockopt::{GetSockOpt, SetSockOpt, SocketOption, option};
 pub use splice::{Splice, SpliceFlags};
 pub use time::{Clock, Timeout};
 pub use vectored::{Readv, Writev};
+pub use wait_id::{ChildState, WaitId, Waited, Who};
+pub use wake::WakeQueue;
 pub use zero_copy::{SendMsgZc, SendZc};
 
 pub(crate) use raw::{CURRENT_POSITION, CUT, Fd, Multi, RawOp, Target};

@@ -150,7 +150,7 @@ impl Row {
         self.supported(support.map(|support| match (self.op, support.has(&self.op)) {
             (RawOp::Timeout { .. }, _) => Service::Timer,
             (_, true) => Service::Ring,
-            (RawOp::CancelFd { .. } | RawOp::FutexWait { .. }, false) => Service::Unsupported,
+            (RawOp::CancelFd { .. } | RawOp::FutexWait { .. } | RawOp::WaitId { .. }, false) => Service::Unsupported,
             // As the ordinary sends.
             (RawOp::SendZc { .. } | RawOp::SendMsgZc { .. }, false) => Service::Ring,
             (_, false) => Service::SystemCall,
@@ -211,6 +211,7 @@ const TABLE: &[Row] = table! {
     "SendMsg" "5.3" Readiness RawOp::SendMsg { fd: NONE, msg: ptr::null(), flags: 0 };
     "RecvFrom" "5.3" Readiness RawOp::RecvMsg { fd: NONE, msg: ptr::null_mut(), flags: 0 };
     "SendTo" "5.3" Readiness RawOp::SendMsg { fd: NONE, msg: ptr::null(), flags: 0 };
+    "SendBundle" "5.3" Readiness RawOp::SendMsg { fd: NONE, msg: ptr::null(), flags: 0 };
     "SendZc" "6.0" Readiness RawOp::SendZc { fd: NONE, buf: ptr::null(), len: 0, flags: 0 };
     "SendMsgZc" "6.1" Readiness RawOp::SendMsgZc { fd: NONE, msg: ptr::null(), flags: 0 };
     "Shutdown" "5.11" SystemCall RawOp::Shutdown { fd: NONE, how: 0 };
@@ -220,10 +221,12 @@ const TABLE: &[Row] = table! {
     "Timeout" "5.4" Timer RawOp::Timeout { clock: Clock::Monotonic, absolute: false, at: Timespec { sec: 0, nsec: 0 } };
     "Cancel" "5.19" SystemCall RawOp::CancelFd { fd: NONE };
     "ChildExit" "5.3" Readiness RawOp::ChildExit { pid: 0, pidfd: NONE };
+    "WaitId" "6.7" Timer RawOp::WaitId { which: 0, id: 0, flags: 0, info: ptr::null_mut() };
     "Install" "6.8" SystemCall RawOp::Install { fd: Fd::in_table(0, Kind::Other) };
     "Notify" "5.6" Readiness RawOp::Write { fd: NONE, buf: ptr::null(), len: 0, offset: NOW, nowait: false, buffer: 0 };
     "WaitEvent" "5.6" Readiness RawOp::Read { fd: NONE, buf: ptr::null_mut(), len: 0, offset: NOW, nowait: false, buffer: 0 };
     "FutexWait" "6.7" Worker RawOp::FutexWait { word: ptr::null(), value: 0 };
     "FutexWake" "6.7" SystemCall RawOp::FutexWake { word: ptr::null(), count: 0 };
+    "WakeQueue" "6.13" SystemCall RawOp::Wake { bell: ptr::null() };
     "Raw" "5.1" Unsupported RawOp::Entry(ptr::null());
 };

@@ -20,6 +20,7 @@ pub use group::Group;
 pub use iter::Events;
 pub use mail::Poster;
 pub use recur::Then;
+pub(crate) use remote::Bell;
 pub use remote::{Canceler, Waker};
 pub use scope::Scope;
 

@@ -2,9 +2,10 @@
 
 mod common;
 
-use aio::{Error, op::*};
-use common::{each_engine, pipe};
+use aio::{Backend, Error, Queue, Service, coro, op::*};
+use common::{Engine, each_engine, in_own_process, pipe, runtime};
 use std::{
+    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -93,5 +94,122 @@ fn a_child_in_a_chain() {
         let stdin = child.stdin.take().unwrap();
         let chain = (Close::new(stdin).link(), ChildExit::new(&mut child).link(), Nop::new());
         assert_eq!(aio::multi(chain), Ok(((), Exit::Exited(0), ())));
+    });
+}
+
+/// Whether the engine has `WaitId`. Old rings have not, and say so.
+fn waits_by_number(engine: &Engine) -> bool {
+    let none = aio::single(WaitId::new(Who::Pid(1)));
+    match none {
+        Err(Error::Unsupported(_)) => {
+            let row = Backend::probe().operation("WaitId").unwrap();
+            assert_eq!(engine.backend, Backend::IoUring);
+            assert!(engine.name != "io_uring" || row.io_uring == Some(Service::Unsupported));
+            false
+        }
+        other => {
+            assert_eq!(other.map(|_| ()), common::os(libc::ECHILD), "the first process is no child of ours");
+            true
+        }
+    }
+}
+
+#[track_caller]
+fn each_that_waits_by_number(test: impl Fn()) {
+    each_engine(|engine| {
+        if waits_by_number(engine) {
+            test();
+        }
+    });
+}
+
+#[test]
+#[allow(clippy::zombie_processes)]
+fn children_are_waited_for_by_number_and_by_group() {
+    each_that_waits_by_number(|| {
+        let child = shell("exit 7");
+        let wait = || WaitId::new(Who::Pid(child.id()));
+        let left = aio::single(wait().leave()).unwrap();
+        assert_eq!((left.pid, left.state), (child.id(), ChildState::Exited(7)));
+        assert_eq!(aio::single(wait()), Ok(left), "it was left as it was");
+        assert_eq!(aio::single(wait()).map(drop), common::os(libc::ECHILD), "it was taken");
+        let child = Command::new("sh").args(["-c", "kill -TERM $$"]).process_group(0).spawn().unwrap();
+        let waited = aio::single(WaitId::new(Who::Group(child.id()))).unwrap();
+        assert_eq!((waited.pid, waited.state), (child.id(), ChildState::Signaled(libc::SIGTERM)));
+        // SAFETY: takes nothing.
+        assert_eq!(waited.uid, unsafe { libc::getuid() });
+    });
+}
+
+#[test]
+fn a_child_that_stops_and_goes_on_is_told_of() {
+    each_that_waits_by_number(|| {
+        let mut child = waiting("exit 3");
+        let id = child.id();
+        let signal = |number| {
+            // SAFETY: takes numbers only; the child has not been waited for.
+            assert_eq!(unsafe { libc::kill(id as libc::pid_t, number) }, 0);
+        };
+        let wait = || WaitId::new(Who::Pid(id)).or_stopped().or_continued();
+        signal(libc::SIGSTOP);
+        assert_eq!(aio::single(wait()).unwrap().state, ChildState::Stopped(libc::SIGSTOP));
+        signal(libc::SIGCONT);
+        assert_eq!(aio::single(wait()).unwrap().state, ChildState::Continued);
+        drop(child.stdin.take());
+        assert_eq!(aio::single(wait()).unwrap().state, ChildState::Exited(3));
+    });
+}
+
+#[test]
+fn a_wait_by_number_is_limited_cancelled_and_linked() {
+    each_engine(|engine| {
+        let mut child = waiting("exit 1");
+        let wait = || WaitId::new(Who::Pid(child.id()));
+        if !waits_by_number(engine) {
+            let done = aio::complete((wait().link(), Nop::new())).unwrap();
+            assert!(matches!(done.results, (Err(Error::Unsupported(_)), Err(Error::Skipped))));
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            return;
+        }
+        assert_eq!(aio::single(wait().timeout(SOON)), Err(Error::TimedOut));
+        let done = aio::complete((wait().timeout(SOON).link(), Nop::new())).unwrap();
+        assert_eq!(done.results.1, Err(Error::Skipped));
+        let queue = Queue::<aio::Result<Waited>>::with_config(8, engine.config).unwrap();
+        let token = queue.submit(wait(), |done| done.result).unwrap();
+        assert!(queue.poll().unwrap().next().is_none());
+        queue.cancel(token).unwrap();
+        assert_eq!(queue.wait(1).unwrap().next().unwrap().1, Err(Error::Canceled));
+        // What is dropped while it waits takes nobody.
+        queue.submit(wait(), |done| done.result).unwrap();
+        drop(queue);
+        let stdin = child.stdin.take().unwrap();
+        let id = child.id();
+        runtime(engine)
+            .run(|| {
+                let waiting = coro::spawn(move || aio::multi((WaitId::new(Who::Pid(id)).link(), Nop::new())));
+                drop(stdin);
+                assert_eq!(waiting.join().unwrap().unwrap().0.state, ChildState::Exited(1));
+            })
+            .unwrap();
+        assert!(child.wait().is_err(), "it was taken away");
+    });
+}
+
+#[test]
+#[allow(clippy::zombie_processes)]
+fn any_child_will_do() {
+    in_own_process("any_child_will_do", || {
+        each_that_waits_by_number(|| {
+            let mut ids = [1, 2, 3].map(|code| (shell(&format!("exit {code}")).id(), ChildState::Exited(code)));
+            let mut waited = ids.map(|_| {
+                let waited = aio::single(WaitId::new(Who::Any)).unwrap();
+                (waited.pid, waited.state)
+            });
+            ids.sort_by_key(|child| child.0);
+            waited.sort_by_key(|child| child.0);
+            assert_eq!(ids, waited);
+            assert_eq!(aio::single(WaitId::new(Who::Any)).map(drop), common::os(libc::ECHILD));
+        });
     });
 }

@@ -2,12 +2,13 @@
 
 mod common;
 
-use aio::{BufPool, Error, PooledBuf, Queue, Result, op::*, queue::*};
+use aio::{Backend, BufPool, Config, Error, PooledBuf, Queue, Result, Service, Stats, op::*, queue::*};
 use common::*;
 use std::{
     collections::VecDeque,
     fs::File,
     io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::{fd::OwnedFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
@@ -363,5 +364,131 @@ fn pools_come_and_go_without_end() {
             queue.cancel(token).unwrap();
             drained(&queue);
         }
+    });
+}
+
+/// A kernel may fill many buffers for one completion. Each is a result of its own all the same, and full but the last.
+#[test]
+fn streams_that_share_a_pool_lose_and_mix_no_bytes() {
+    const TOTAL: usize = 400_000;
+    const STREAMS: usize = 3;
+    type Event = (usize, Result<PooledBuf>, Option<RecvMulti<OwnedFd>>);
+    each_queue(|config| {
+        let queue: Queue<Event> = queue(8, config);
+        let pool = queue.buf_pool(32, 300).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let receive = |stream: usize, recv| {
+            queue.submit_multi(recv, move |shot| (stream, shot.result, shot.op)).unwrap();
+        };
+        thread::scope(|s| {
+            for stream in 0..STREAMS {
+                let mut writer = TcpStream::connect(address).unwrap();
+                receive(stream, RecvMulti::new(listener.accept().unwrap().0.into(), &pool));
+                s.spawn(move || {
+                    let mut random = Random(stream as u64 + 1);
+                    let bytes: Vec<u8> = (0..TOTAL).map(|at| byte_at(at * (stream + 1))).collect();
+                    let mut rest = &bytes[..];
+                    while !rest.is_empty() {
+                        let (now, later) = rest.split_at(rest.len().min(1 + random.below(20_000) as usize));
+                        writer.write_all(now).unwrap();
+                        rest = later;
+                    }
+                });
+            }
+            let mut random = Random(99);
+            let (mut counts, mut held, mut open) = ([0; STREAMS], Vec::new(), STREAMS);
+            let check = |(stream, start, bytes): (usize, usize, PooledBuf)| {
+                let expected = |at: usize| byte_at((start + at) * (stream + 1));
+                assert!(bytes.iter().enumerate().all(|(at, &byte)| byte == expected(at)), "{stream} at {start}");
+            };
+            while open > 0 {
+                let mut hungry = Vec::new();
+                for (stream, result, op) in collect(&queue, 1) {
+                    match result {
+                        Ok(bytes) if bytes.is_empty() => open -= 1,
+                        Ok(bytes) => {
+                            let start = counts[stream];
+                            counts[stream] += bytes.len();
+                            held.push((stream, start, bytes));
+                        }
+                        Err(error) => {
+                            assert_eq!(Err(error), os::<()>(libc::ENOBUFS));
+                            hungry.push((stream, op.unwrap()));
+                        }
+                    }
+                }
+                // They come back in any order.
+                while !held.is_empty() && (held.len() > 24 || !hungry.is_empty() || random.below(3) == 0) {
+                    check(held.swap_remove(random.below(held.len() as u64) as usize));
+                }
+                hungry.into_iter().for_each(|(stream, recv)| receive(stream, recv));
+            }
+            held.into_iter().for_each(check);
+            assert_eq!(counts, [TOTAL; STREAMS]);
+        });
+        // No buffer is missing.
+        let (a, mut b) = UnixStream::pair().unwrap();
+        b.write_all(&[0; 32 * 300]).unwrap();
+        receive(0, RecvMulti::new(a.into(), &pool));
+        let all = collect(&queue, 32);
+        assert!(all.iter().all(|(_, bytes, _)| bytes.as_ref().is_ok_and(|bytes| bytes.len() == 300)), "{all:?}");
+    });
+}
+
+#[test]
+fn one_completion_may_fill_many_buffers_of_a_stream() {
+    each_queue(|config| {
+        received_in_pieces(config);
+    });
+    // Those that pretend to be older do not. Pipes came when bundles were right.
+    if Backend::probe().operation("Pipe").unwrap().io_uring == Some(Service::Ring) {
+        let cost = received_in_pieces(Config::new().backend(Backend::IoUring));
+        assert!(cost.completed < 31, "{cost:?}");
+    }
+}
+
+/// Receives 31 buffers, and the end.
+fn received_in_pieces(config: Config) -> Stats {
+    let queue: Queue<(Result<PooledBuf>, bool)> = queue(4, config);
+    let pool = queue.buf_pool(64, 100).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (reader, _) = listener.accept().unwrap();
+    let bytes: Vec<u8> = (0..3_030).map(byte_at).collect();
+    writer.write_all(&bytes).unwrap();
+    while reader.peek(&mut [0; 4_000]).unwrap() < bytes.len() {
+        thread::yield_now();
+    }
+    let before = queue.stats();
+    queue.submit_multi(RecvMulti::new(reader, &pool), |shot| (shot.result, shot.more)).unwrap();
+    let mut parts = Vec::new();
+    for (part, more) in collect(&queue, 31) {
+        assert!(more);
+        parts.push(part.unwrap());
+    }
+    let cost = queue.stats() - before;
+    assert!(parts[..30].iter().all(|part| part.len() == 100), "{parts:?}");
+    assert_eq!(parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>(), bytes);
+    drop((parts, writer));
+    assert_eq!(collect(&queue, 1).pop().map(|(bytes, more)| (bytes.unwrap().len(), more)), Some((0, false)));
+    cost
+}
+
+#[test]
+fn a_datagram_is_for_one_buffer() {
+    each_queue(|config| {
+        let queue: Queue<Result<PooledBuf>> = queue(4, config);
+        let pool = queue.buf_pool(8, 10).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        queue.submit_multi(RecvMulti::new(socket, &pool), |shot| shot.result).unwrap();
+        for (sent, received) in [(&b"0123456789abcdef"[..], &b"0123456789"[..]), (b"xyz", b"xyz")] {
+            sender.send_to(sent, address).unwrap();
+            let parts = collect(&queue, 1);
+            assert_eq!(&**parts[0].as_ref().unwrap(), received);
+        }
+        assert!(taken(&queue).is_empty());
     });
 }

@@ -11,7 +11,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread,
     time::{Duration, Instant},
@@ -452,5 +452,59 @@ fn a_forked_child_does_not_ring_at_its_parents_queue() {
         // A wait that somebody had rung for would end before the timer.
         queue.submit(Timeout::after(soon()), |_| 2).unwrap();
         assert_eq!(queue.wait(1).unwrap().map(|(_, event)| event).collect::<Vec<_>>(), [2]);
+    });
+}
+
+#[test]
+fn an_operation_wakes_another_queue_in_its_turn() {
+    each_queue(|config| {
+        let (give, take) = std::sync::mpsc::channel();
+        let flag = Arc::new(AtomicBool::new(false));
+        let seen = flag.clone();
+        let other = thread::spawn(move || {
+            let queue = Queue::<()>::with_config(1, config).unwrap();
+            give.send(queue.waker().unwrap()).unwrap();
+            assert_eq!(queue.wait(1).unwrap().count(), 0);
+            seen.load(SeqCst)
+        });
+        let waker = take.recv().unwrap();
+        let mine = Queue::<u32>::with_config(8, config).unwrap();
+        // A broken chain wakes nobody.
+        let chain = (Read::new(file_with(b""), vec![0; 1]).link(), WakeQueue::new(waker.clone()));
+        mine.submit_chain(
+            chain,
+            (
+                |_: Done<_>| 1,
+                |done: Done<WakeQueue>| {
+                    assert_eq!(done.result, Err(Error::Skipped));
+                    2
+                },
+            ),
+        )
+        .unwrap();
+        assert_eq!(drained(&mine), [1, 2]);
+        let steps = flag.clone();
+        mine.submit_callback(Timeout::after(Duration::from_millis(5)), move |_, _| {
+            steps.store(true, SeqCst);
+            Then::End
+        })
+        .unwrap();
+        while !flag.load(SeqCst) {
+            mine.wait(1).unwrap().for_each(drop);
+        }
+        let chain = (Nop::new().link(), WakeQueue::new(waker).link(), Nop::new());
+        mine.submit_chain(
+            chain,
+            (|_: Done<_>| 1, |done: Done<WakeQueue>| done.result.map_or(0, |()| 2), |_: Done<_>| 3),
+        )
+        .unwrap();
+        assert_eq!(drained(&mine), [1, 2, 3]);
+        assert!(other.join().unwrap(), "it was woken too early");
+        // A queue may wake itself, and one that is gone.
+        let waker = mine.waker().unwrap();
+        mine.submit(WakeQueue::new(waker.clone()), |done| done.result.map_or(0, |()| 4)).unwrap();
+        assert_eq!(drained(&mine), [4]);
+        drop(mine);
+        assert_eq!(aio::single(WakeQueue::new(waker)), Ok(()));
     });
 }

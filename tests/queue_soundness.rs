@@ -25,7 +25,7 @@ fn soon(f: impl FnOnce() + std::marker::Send + 'static) {
         f();
         done.send(()).unwrap();
     });
-    match ended.recv_timeout(Duration::from_secs(6)) {
+    match ended.recv_timeout(Duration::from_secs(60)) {
         Ok(()) => thread.join().unwrap(),
         Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),

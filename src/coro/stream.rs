@@ -346,7 +346,7 @@ impl Runtime {
         // caller lends descriptor and pool for that time. The magazine is the runtime's.
         let (first, cut) = unsafe {
             let shots = Shots::new(&self.streams.magazine, 2);
-            let what = Multi::Recv { pool: buffers, flags: 0, once: true };
+            let what = Multi::Recv { pool: buffers, flags: 0, once: true, bundled: false };
             Slot::init(place, RawOp::Multi { fd: Fd::new(fd.as_raw_fd()), what, shots: &shots }, Link::None, &waiter);
             self.engine().submit(place, false);
             self.note_submission();

@@ -73,7 +73,7 @@ impl Fd {
         (self.number() < LIMIT).then(|| self.number() as u32 & ((1 << KIND_SHIFT) - 1))
     }
 
-    fn kind(self) -> Option<Kind> {
+    fn kind_in_table(self) -> Option<Kind> {
         self.place()?;
         Some(match (self.number() as u32 >> KIND_SHIFT) & 7 {
             0 => Kind::Other,
@@ -87,17 +87,17 @@ impl Fd {
     /// As [`sys::is_disk`]. Of a file that was opened into the table nobody knows, and the answer is no.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) fn is_disk(self) -> bool {
-        self.kind().map_or_else(|| sys::is_disk(self.number()), |kind| kind == Kind::Disk)
+        self.kind_in_table().map_or_else(|| sys::is_disk(self.number()), |kind| kind == Kind::Disk)
     }
 
-    /// Whether it is a stream socket of this machine.
-    pub(crate) fn is_unix_stream(self) -> bool {
-        self.kind().unwrap_or_else(|| Kind::of(self.number())) == Kind::UnixStream
+    /// What kind of file it is.
+    pub(crate) fn kind(self) -> Kind {
+        self.kind_in_table().unwrap_or_else(|| Kind::of(self.number()))
     }
 
     /// As [`sys::socket_type`].
     pub(crate) fn socket_type(self) -> Result<i32, i32> {
-        match self.kind() {
+        match self.kind_in_table() {
             None => sys::socket_type(self.number()),
             Some(Kind::Stream | Kind::UnixStream) => Ok(libc::SOCK_STREAM),
             Some(Kind::Messages) => Ok(libc::SOCK_DGRAM),
@@ -296,7 +296,7 @@ mod tests {
         for kind in [Kind::Other, Kind::Disk, Kind::Stream, Kind::Messages, Kind::UnixStream] {
             for place in [0, 1, BASE, BASE + MOST] {
                 let fd = Fd::in_table(place, kind);
-                assert_eq!((fd.place(), fd.kind()), (Some(place), Some(kind)));
+                assert_eq!((fd.place(), fd.kind()), (Some(place), kind));
                 assert!(!fd.is_opened());
             }
         }

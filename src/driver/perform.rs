@@ -70,6 +70,11 @@ pub(crate) unsafe fn now(op: &RawOp) -> i32 {
             }
             RawOp::Install { fd } => ret(libc::fcntl(fd.number(), libc::F_DUPFD_CLOEXEC, 0)),
             RawOp::FutexWake { word, count } => sys::futex_wake(word, count),
+            RawOp::WaitId { which, id, flags, info } => changed_child(which, id, flags, info),
+            RawOp::Wake { bell } => {
+                (*bell).ring();
+                0
+            }
             RawOp::CancelFd { .. } | RawOp::FutexWait { .. } | RawOp::Entry(_) => -libc::EOPNOTSUPP,
             RawOp::SendZc { .. } | RawOp::SendMsgZc { .. } => socket(&op.copying()),
             _ => socket(op),
@@ -132,6 +137,21 @@ fn poll(fd: RawFd, events: u16) -> i32 {
     }
 }
 
+/// `-EAGAIN` if there is none yet.
+///
+/// # Safety
+/// `info` is valid for writes.
+unsafe fn changed_child(which: u32, id: u32, flags: i32, info: *mut libc::siginfo_t) -> i32 {
+    // SAFETY: promised by the caller. If there is no child to tell of, the number stays as it was set.
+    unsafe {
+        info.write(std::mem::zeroed());
+        match ret(libc::waitid(which as libc::idtype_t, id as libc::id_t, info, flags | libc::WNOHANG)) {
+            0 if (*info).si_pid() == 0 => -libc::EAGAIN,
+            result => result,
+        }
+    }
+}
+
 fn child_has_exited(pid: libc::pid_t) -> i32 {
     // SAFETY: all zeros is a valid `siginfo_t`, and the kernel writes to the local only.
     unsafe {
@@ -188,6 +208,11 @@ pub(crate) fn connect_outcome(fd: RawFd) -> Attempt {
     Attempt::Done(if failed < 0 { failed } else { -error })
 }
 
+/// Of what nothing tells when it has come.
+fn later(result: i32) -> Attempt {
+    if result == -libc::EAGAIN { Attempt::Later } else { Attempt::Done(result) }
+}
+
 /// Performs an operation without waiting. `progress` is what earlier attempts have transferred, and is kept up.
 ///
 /// # Safety
@@ -208,10 +233,8 @@ pub(crate) unsafe fn attempt(op: &RawOp, progress: &mut u32) -> Attempt {
                 error if error == -libc::EAGAIN => Attempt::Later,
                 result => Attempt::Done(result),
             },
-            RawOp::ChildExit { pidfd, .. } if pidfd.number() < 0 => match now(op) {
-                error if error == -libc::EAGAIN => Attempt::Later,
-                result => Attempt::Done(result),
-            },
+            RawOp::ChildExit { pidfd, .. } if pidfd.number() < 0 => later(now(op)),
+            RawOp::WaitId { .. } => later(now(op)),
             RawOp::Accept { .. } | RawOp::Poll { .. } | RawOp::ChildExit { .. } => loop {
                 match now(op) {
                     error if error == -libc::EAGAIN && !op.is_nonblocking() => return Attempt::Park,
@@ -253,6 +276,7 @@ pub(crate) unsafe fn attempt(op: &RawOp, progress: &mut u32) -> Attempt {
             | RawOp::Close { .. }
             | RawOp::Pipe { .. }
             | RawOp::FutexWake { .. }
+            | RawOp::Wake { .. }
             | RawOp::Entry(_)
             | RawOp::Socket { .. }
             | RawOp::Bind { .. }

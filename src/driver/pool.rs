@@ -32,6 +32,8 @@ struct State {
     start: Cell<u32>,
     /// Nothing more will be filled into it.
     full: Cell<bool>,
+    /// The one that the kernel takes after it.
+    next: Cell<u16>,
 }
 
 /// Buffers of one size. It outlives its parts, and the operations that may fill them.
@@ -58,6 +60,10 @@ pub(crate) struct FreeRing {
     entries: sys::Pages,
     mask: u16,
     tail: Cell<u16>,
+    /// The buffer that was given last.
+    last: Cell<u16>,
+    /// One completion may tell of several buffers that were filled one after the other.
+    pub(crate) bundles: bool,
 }
 
 /// `struct io_uring_buf`. The tail lies in the reserved field of the first.
@@ -75,7 +81,8 @@ impl FreeRing {
     /// Memory for `count` buffers, which is a power of two.
     pub(crate) fn new(count: u32) -> Option<FreeRing> {
         let entries = sys::Pages::new(count as usize * size_of::<Entry>())?;
-        Some(FreeRing { entries, mask: (count - 1) as u16, tail: Cell::new(0) })
+        let (tail, last) = (Cell::new(0), Cell::new(0));
+        Some(FreeRing { entries, mask: (count - 1) as u16, tail, last, bundles: false })
     }
 
     pub(crate) fn address(&self) -> u64 {
@@ -154,6 +161,16 @@ impl Pool {
         }
     }
 
+    /// Whether the kernel may fill several buffers at a time.
+    pub(crate) fn has_bundles(&self) -> bool {
+        matches!(&self.free, Free::Ring(ring) if ring.bundles)
+    }
+
+    /// The buffer that the kernel was given after this one. To be asked when it has been filled, and not given back.
+    pub(crate) fn next(&self, buffer: u16) -> u16 {
+        self.states[usize::from(buffer)].next.get()
+    }
+
     /// Puts a buffer back that was taken and not filled.
     pub(crate) fn untake(&self, buffer: u16) {
         self.put_back(buffer);
@@ -195,7 +212,10 @@ impl Pool {
         state.full.set(false);
         match &self.free {
             Free::List(list) => list.borrow_mut().push(buffer),
-            Free::Ring(ring) => ring.push(self.address(Part { buffer, start: 0 }), self.size, buffer),
+            Free::Ring(ring) => {
+                self.states[usize::from(ring.last.replace(buffer))].next.set(buffer);
+                ring.push(self.address(Part { buffer, start: 0 }), self.size, buffer);
+            }
         }
     }
 
@@ -250,5 +270,15 @@ mod tests {
         let part = pool.filled(3, 7, false);
         pool.release(part);
         assert_eq!((tail(), seen(0)), (5, (at(3), 32, 3)));
+    }
+
+    #[test]
+    fn it_is_known_which_buffers_the_kernel_takes_one_after_the_other() {
+        let pool = Pool::new(4, 32, FreeRing::new(4), 0, 0).unwrap();
+        assert_eq!([3, 2, 1].map(|buffer| pool.next(buffer)), [2, 1, 0]);
+        let [_kept, second, third] = [3, 2, 1].map(|buffer| pool.filled(buffer, 1, false));
+        pool.release(third);
+        pool.release(second);
+        assert_eq!([3, 0, 1].map(|buffer| pool.next(buffer)), [2, 1, 2], "one that is in use keeps its successor");
     }
 }

@@ -154,7 +154,7 @@ impl<D: Descriptor> Op for Direct<Accept<D>> {
         let kind = |raw: &RawOp| match raw {
             // A connection is of its listener's type.
             RawOp::Accept { fd, .. } if fd.socket_type() != Ok(libc::SOCK_STREAM) => Kind::Messages,
-            RawOp::Accept { fd, .. } if fd.is_unix_stream() => Kind::UnixStream,
+            RawOp::Accept { fd, .. } if fd.kind() == Kind::UnixStream => Kind::UnixStream,
             _ => Kind::Stream,
         };
         self.lower_to(kind, cx)

@@ -193,7 +193,12 @@ impl<D: Descriptor> MultiOp for RecvMulti<D> {
     type Item = PooledBuf;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
-        let what = Multi::Recv { pool: self.pool.lower(cx.engine())?, flags: checked(self.flags)?, once: false };
+        let what = Multi::Recv {
+            pool: self.pool.lower(cx.engine())?,
+            flags: checked(self.flags)?,
+            once: false,
+            bundled: false,
+        };
         Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx)?, what, shots })
     }
 

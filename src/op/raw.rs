@@ -4,6 +4,7 @@
 use crate::{
     Error,
     driver::{pool::Pool, shots::Shots},
+    queue::Bell,
     sys,
 };
 use libc::{c_char, c_int, c_void};
@@ -55,11 +56,13 @@ pub enum Target {
 #[derive(Clone, Copy, Debug)]
 pub enum Multi {
     Accept,
-    /// Ends after the first result if it is to be done `once`.
+    /// Ends after the first result if it is to be done `once`. Where the kernel may fill several buffers at a time it is
+    /// told to.
     Recv {
         pool: *const Pool,
         flags: c_int,
         once: bool,
+        bundled: bool,
     },
     Read {
         pool: *const Pool,
@@ -322,6 +325,17 @@ pub enum RawOp {
         pid: libc::pid_t,
         pidfd: Fd,
     },
+    /// Waits for what `waitid(2)` does.
+    WaitId {
+        which: u32,
+        id: u32,
+        flags: c_int,
+        info: *mut libc::siginfo_t,
+    },
+    /// Rings a queue's bell.
+    Wake {
+        bell: *const Bell,
+    },
     /// Waits until the word is woken, if it holds the value.
     FutexWait {
         word: *const AtomicU32,
@@ -485,6 +499,8 @@ impl RawOp {
             | RawOp::Socket { .. }
             | RawOp::Timeout { .. }
             | RawOp::ChildExit { .. }
+            | RawOp::WaitId { .. }
+            | RawOp::Wake { .. }
             | RawOp::FutexWait { .. }
             | RawOp::FutexWake { .. }
             | RawOp::Entry(_) => [None, None],

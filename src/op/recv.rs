@@ -197,7 +197,8 @@ pub struct RecvFrom<D, B> {
     header: Header,
 }
 
-/// The one part of a message.
+/// A part of a message.
+#[repr(transparent)]
 pub(super) struct Part(libc::iovec);
 
 impl Part {

@@ -25,7 +25,7 @@ use std::{
 };
 
 /// What handles share with their queue, whatever its events are.
-pub(super) struct Bell {
+pub struct Bell {
     rope: Rope,
     /// It was rung, and nobody has come to look yet.
     rung: AtomicBool,
@@ -79,7 +79,7 @@ enum Rope {
 
 impl Bell {
     /// Many rings before anybody looks cost one system call.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         if !self.life.goes_on() || self.closed.load(SeqCst) || self.rung.swap(true, SeqCst) {
             return;
         }
@@ -135,6 +135,11 @@ struct Ear {
 pub struct Waker(Handle);
 
 impl Waker {
+    /// For an operation that rings it, and keeps this handle meanwhile.
+    pub(crate) fn bell(&self) -> *const Bell {
+        &raw const *self.0.0
+    }
+
     /// Makes the queue's present or next wait return. Does nothing if the queue is gone.
     pub fn wake(&self) {
         self.0.ring();

@@ -262,6 +262,7 @@ fn encode_other(op: &RawOp, slot: &Slot) -> Entry {
         RawOp::ChildExit { pidfd, .. } => poll(pidfd, libc::POLLIN as u16),
         RawOp::Timeout { .. } => timeout(slot),
         RawOp::Pipe { fds, flags } => opcode::Pipe::new(fds).flags(flags as u32).build(),
+        RawOp::WaitId { which, id, flags, info } => opcode::WaitId::new(which, id, flags).infop(info).build(),
         RawOp::FutexWait { word, value } => {
             opcode::FutexWait::new(word.cast(), value.into(), ANY_WAKER, FUTEX_FLAGS).build()
         }
@@ -308,6 +309,7 @@ pub(super) fn multi(fd: Fd, what: &Multi, extent: Extent) -> Entry {
             let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).flags(flags).buf_group(group).build();
             receive.flags(Flags::BUFFER_SELECT)
         }
+        Multi::Recv { flags, bundled: true, .. } => opcode::RecvMultiBundle::new(fd, group).flags(flags).build(),
         Multi::Recv { flags, .. } => opcode::RecvMulti::new(fd, group).flags(flags).build(),
         Multi::Read { .. } => opcode::ReadMulti::new(fd, 0, group).offset(CURRENT_POSITION).build(),
         Multi::RecvMsg { msg, flags, .. } => opcode::RecvMsgMulti::new(fd, msg, group).flags(flags as u32).build(),

@@ -16,11 +16,13 @@ use super::{
 };
 use crate::{
     driver::{
+        files::Kind,
         multi::{self, Round, Tick},
-        shots::Shot,
+        pool::Pool,
+        shots::{Shot, Shots},
         slot::{Slot, State},
     },
-    op::{Fd, Multi},
+    op::{Multi, RawOp},
     sys,
 };
 use io_uring::squeue::Flags;
@@ -48,9 +50,7 @@ impl Uring {
                     self.set_timer(slot, at);
                 }
                 _ if self.is_native(&what) => {
-                    if first && misses_ends(fd, &what) {
-                        (*slot).set_one_by_one();
-                    }
+                    let what = if first { adapt(slot) } else { what };
                     self.reserve(1);
                     let data = slot.expose_provenance() as u64 | Role::Operation as u64;
                     let extent = match ((*slot).is_one_by_one(), first) {
@@ -137,16 +137,13 @@ impl Uring {
         // SAFETY: promised by the caller.
         unsafe {
             let (fd, what, shots) = multi::parts(slot);
-            let part = what.pool().filter(|_| flags & BUFFER != 0).map(|pool| {
-                let buffer = (flags >> BUFFER_SHIFT) as u16;
-                (*pool).filled(buffer, result.max(0) as u32, flags & BUFFER_MORE != 0)
-            });
+            let pool = what.pool().map(|pool| &*pool);
             let result = if multi::is_end_of_stream(fd, &what, result) { 0 } else { result };
-            let is_end = result == 0 && what.pool().is_some();
-            if result > 0 || result == 0 && !is_end {
-                shots.push(Shot { part, ..Shot::plain(result) });
-            } else if let (Some(pool), Some(part)) = (what.pool(), part) {
-                (*pool).release(part);
+            let is_end = result == 0 && pool.is_some();
+            match pool.filter(|_| flags & BUFFER != 0) {
+                Some(pool) => push_filled(shots, pool, result, flags),
+                None if result >= 0 && !is_end => shots.push(Shot::plain(result)),
+                None => {}
             }
             if flags & MORE != 0 {
                 return if shots.is_full() {
@@ -233,7 +230,39 @@ impl Uring {
     }
 }
 
-/// Whether the kernel's own multishot may miss that the stream has ended.
-fn misses_ends(fd: Fd, what: &Multi) -> bool {
-    matches!(what, Multi::Recv { .. }) && fd.is_unix_stream()
+/// Takes note of what was filled: the parts of one buffer, or several buffers of which all but the last are full.
+fn push_filled(shots: &Shots, pool: &Pool, result: i32, flags: u32) {
+    let mut buffer = (flags >> BUFFER_SHIFT) as u16;
+    let mut left = result.max(0) as u32;
+    loop {
+        let (len, following) = (left.min(pool.size()), pool.next(buffer));
+        let part = pool.filled(buffer, len, flags & BUFFER_MORE != 0);
+        if len == 0 {
+            return pool.release(part);
+        }
+        shots.push(Shot { part: Some(part), ..Shot::plain(len as i32) });
+        left -= len;
+        if left == 0 {
+            return;
+        }
+        buffer = following;
+    }
+}
+
+/// Adapts an operation to what it works on. A message is for one buffer, and a Unix socket must not miss its end.
+///
+/// # Safety
+/// As [`parts`](multi::parts).
+unsafe fn adapt(slot: *mut Slot) -> Multi {
+    // SAFETY: promised by the caller; the operation keeps its pool.
+    unsafe {
+        let RawOp::Multi { fd, what, .. } = &mut (*slot).op else { unreachable!("called for multishot operations") };
+        if let Multi::Recv { pool, bundled, .. } = what {
+            match fd.kind() {
+                Kind::UnixStream => (*slot).set_one_by_one(),
+                kind => *bundled = kind == Kind::Stream && (**pool).has_bundles(),
+            }
+        }
+        *what
+    }
 }

@@ -25,7 +25,9 @@ impl Uring {
     }
 
     fn register(&self, count: u32, size: u32, incremental: bool, engine: u64, group: u16) -> Result<Rc<Pool>, i32> {
-        let ring = FreeRing::new(count).ok_or(libc::ENOMEM)?;
+        let mut ring = FreeRing::new(count).ok_or(libc::ENOMEM)?;
+        // Parts of buffers would have to be told from whole ones.
+        ring.bundles = self.support.bundles() && !incremental;
         // A buffer may be used in parts since 6.12; before that each has one.
         let failed = match setup::register_buffers(self.ring.fd(), ring.address(), count, group, incremental) {
             error if error == -libc::EINVAL && incremental => {

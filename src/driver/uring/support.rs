@@ -23,8 +23,10 @@ pub(crate) struct Support {
     send_msg_zc: bool,
     pipe: bool,
     futex: bool,
+    wait_id: bool,
     accepts_nonblocking: bool,
     files: bool,
+    bundles: bool,
 }
 
 impl Support {
@@ -53,10 +55,13 @@ impl Support {
             send_zc: has(opcode::SendZc::CODE),
             send_msg_zc: has(opcode::SendMsgZc::CODE),
             pipe: has(opcode::Pipe::CODE),
+            wait_id: has(opcode::WaitId::CODE),
             futex: has(opcode::FutexWait::CODE) && has(opcode::FutexWake::CODE),
             // `IORING_ACCEPT_DONTWAIT` came with that feature bit.
             accepts_nonblocking: ring.sends_bundles(),
             // Whatever works on a descriptor works on a place of the table: the last to come were these, in 6.11.
+            // They are there since 6.10, and took until 6.16 to be right; so did pipes.
+            bundles: ring.sends_bundles() && has(opcode::Pipe::CODE),
             files: has(opcode::Bind::CODE) && has(opcode::Listen::CODE) && has(opcode::FixedFdInstall::CODE),
         }
     }
@@ -65,6 +70,11 @@ impl Support {
     #[inline]
     pub(crate) fn multishot(&self) -> bool {
         self.multishot
+    }
+
+    /// Whether one completion of a receive may tell of several buffers.
+    pub(crate) fn bundles(&self) -> bool {
+        self.bundles
     }
 
     /// Whether the ring does all that is done with files of its table.
@@ -94,7 +104,8 @@ impl Support {
             RawOp::SendMsgZc { .. } => self.send_msg_zc,
             RawOp::Pipe { .. } => self.pipe,
             RawOp::FutexWait { .. } | RawOp::FutexWake { .. } => self.futex,
-            RawOp::Invalid(_) => false,
+            RawOp::WaitId { .. } => self.wait_id,
+            RawOp::Invalid(_) | RawOp::Wake { .. } => false,
             _ => true,
         }
     }
