@@ -142,6 +142,7 @@ fn children_are_waited_for_by_number_and_by_group() {
 }
 
 #[test]
+#[allow(clippy::zombie_processes)]
 fn a_child_that_stops_and_goes_on_is_told_of() {
     each_that_waits_by_number(|| {
         let mut child = waiting("exit 3");
