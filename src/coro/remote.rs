@@ -158,7 +158,13 @@ impl Post {
         self.armed.get()
     }
 
+    #[inline]
     pub(super) fn has_rung(&self) -> bool {
+        self.shared.get().is_some() && self.has_letters()
+    }
+
+    #[inline(never)]
+    fn has_letters(&self) -> bool {
         !self.done.is_empty() || !self.backlog.borrow().is_empty()
     }
 

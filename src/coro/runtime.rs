@@ -39,6 +39,8 @@ use std::{
 /// After so many resumptions timers and descriptors are looked at, even if tasks are always ready; and after so many
 /// operations that were finished at once, a task lets others run.
 const FAIR: u32 = 61;
+/// The same for a task that yields again and again while no other is there: a look costs as much as many yields.
+const ALONE: u32 = 4 * FAIR;
 /// A cancelled task may ignore it so often, before the process ends.
 const PATIENCE: u32 = 100_000;
 /// So many of those who wait for batches are looked at before the engine waits.
@@ -323,16 +325,17 @@ impl Runtime {
         self.leave(me);
     }
 
-    /// Lets others run first, if there are any.
+    /// Lets others run first, if there are any; tells whether they may have.
     #[inline(always)]
-    pub(super) fn make_way(&self, me: &Head) {
+    pub(super) fn make_way(&self, me: &Head) -> bool {
         // Whoever has spawned this task eagerly is in no queue, but waits all the same.
         let nobody = self.depth.get() == 0 && self.ready.get().is_null() && !self.has_news();
-        if nobody && self.since_look.get() < FAIR {
+        if nobody && self.since_look.get() < ALONE {
             self.since_look.set(self.since_look.get() + 1);
-        } else {
-            self.step_back(me);
+            return false;
         }
+        self.step_back(me);
+        true
     }
 
     /// Puts the calling task at the end of the queue.

@@ -217,10 +217,8 @@ impl Runtime {
             self.refuse(me);
             return Err(why);
         }
-        if !me.is_fixed() {
-            self.make_way(me);
-        }
-        me.interruption().map_or(Ok(()), Err)
+        // Nobody else has run otherwise.
+        if me.is_fixed() || !self.make_way(me) { Ok(()) } else { me.interruption().map_or(Ok(()), Err) }
     }
 
     /// Lowers a batch and waits until all of its operations are finished. As
