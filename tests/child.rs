@@ -134,7 +134,13 @@ fn children_are_waited_for_by_number_and_by_group() {
         assert_eq!(aio::single(wait()), Ok(left), "it was left as it was");
         assert_eq!(aio::single(wait()).map(drop), common::os(libc::ECHILD), "it was taken");
         let child = Command::new("sh").args(["-c", "kill -TERM $$"]).process_group(0).spawn().unwrap();
-        let waited = aio::single(WaitId::new(Who::Group(child.id()))).unwrap();
+        let waited = loop {
+            match aio::single(WaitId::new(Who::Group(child.id()))) {
+                // Where `spawn` does not wait for the child to be executed, it gets its group a moment later.
+                Err(Error::Os(errno)) if errno.raw() == libc::ECHILD => std::thread::sleep(SOON),
+                waited => break waited.unwrap(),
+            }
+        };
         assert_eq!((waited.pid, waited.state), (child.id(), ChildState::Signaled(libc::SIGTERM)));
         // SAFETY: takes nothing.
         assert_eq!(waited.uid, unsafe { libc::getuid() });

@@ -298,7 +298,7 @@ fn the_probe_tells_what_there_is() {
     let probe = Backend::probe();
     let has_ring = Config::new().backend(Backend::IoUring).run(|| ()).is_ok();
     assert_eq!(probe.io_uring().is_ok(), has_ring);
-    assert_eq!(probe.operations().len(), 46);
+    assert_eq!(probe.operations().len(), 49);
     for row in probe.operations() {
         assert_eq!(probe.operation(row.operation), Some(*row));
         assert_eq!(row.io_uring.is_some(), has_ring);

@@ -286,7 +286,7 @@ fn a_process_may_exit_in_an_iterator_while_something_is_in_flight() {
         each_engine(|engine| {
             let child = fork(|| {
                 // SAFETY: ends the child if it waits for the read, which nothing ends.
-                unsafe { libc::alarm(10) };
+                unsafe { libc::alarm(60) };
                 let ((output, _input), mut buf) = (pipe(), [0u8; 4]);
                 let mut read = Some(Read::new(&output, &mut buf));
                 let units = std::iter::from_fn(|| Some(read.take().unwrap_or_else(|| std::process::exit(7))));

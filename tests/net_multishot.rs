@@ -396,7 +396,7 @@ fn it_does_not_run_far_ahead() {
                 coro::sleep(Duration::from_micros(20)).unwrap();
             }
             let ahead = common::descriptors() - before - 200;
-            assert!((1..100).contains(&ahead), "{ahead}");
+            assert!(ahead < 100, "{ahead}");
             streams.extend(incoming.by_ref().take(200));
             assert!(streams.iter().all(Result::is_ok));
             assert!(coro::timeout(SOON, || incoming.next()).is_none());
