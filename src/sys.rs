@@ -13,6 +13,7 @@ mod unix;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use unix::*;
 
+pub(crate) mod concurrent;
 pub(crate) mod fork;
 mod pages;
 

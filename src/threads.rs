@@ -1,14 +1,17 @@
 //! Threads for what blocks: a bounded number of them, started on demand, that do one job after the other and end when
 //! they have been idle for a while.
 
+use crate::sys::concurrent::{Condvar, Mutex, MutexGuard, thread};
 use std::{
     cell::RefCell,
     collections::VecDeque,
     mem, ptr,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// What the threads do. It must not panic.
 pub(crate) trait Job: Send + 'static {

@@ -6,15 +6,23 @@ use super::{
     task::Head,
     wait::{Ender, Reason, Wake},
 };
-use crate::{Result, complete::AbortOnUnwind, threads};
+use crate::{
+    Result,
+    complete::AbortOnUnwind,
+    sys::concurrent::{self, AtomicBool},
+    threads,
+};
 use std::{
-    cell::{Cell, RefCell, UnsafeCell},
+    cell::{Cell, RefCell},
     collections::VecDeque,
     mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::Ordering,
     thread,
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// Runs blocking code on a worker thread while the calling task waits and the others go on. It may borrow.
 ///
@@ -106,12 +114,7 @@ fn on_worker<T: Send>(runtime: &Runtime, me: &Head, f: impl FnOnce(&CancelToken)
     if me.is_fixed() || here && me.is_root() || !here && runtime.post.arm(runtime.engine()).is_err() {
         return call_here(f, &token);
     }
-    let job = Job {
-        f: Cell::new(Some(|| f(&token))),
-        result: UnsafeCell::new(None),
-        wake: Cell::new(None),
-        done: AtomicBool::new(false),
-    };
+    let job = Job::new(|| f(&token));
     // Nothing below returns or unwinds before the job is done: it is in this frame.
     let guard = AbortOnUnwind;
     // SAFETY: as said.
@@ -137,9 +140,9 @@ impl CancelToken {
 
 /// Blocking code on the frame of the task that waits for it.
 struct Job<F, T> {
-    f: Cell<Option<F>>,
-    result: UnsafeCell<Option<thread::Result<T>>>,
-    wake: Cell<Option<Wake>>,
+    f: concurrent::Cell<Option<F>>,
+    result: concurrent::Cell<Option<thread::Result<T>>>,
+    wake: concurrent::Cell<Option<Wake>>,
     done: AtomicBool,
 }
 
@@ -160,6 +163,15 @@ impl threads::Job for Errand {
 }
 
 impl<F: FnOnce() -> T, T> Job<F, T> {
+    fn new(f: F) -> Job<F, T> {
+        Job {
+            f: concurrent::Cell::new(Some(f)),
+            result: concurrent::Cell::new(None),
+            wake: concurrent::Cell::new(None),
+            done: AtomicBool::new(false),
+        }
+    }
+
     /// Has the job run somewhere else, and waits for its end.
     ///
     /// # Safety
@@ -196,7 +208,7 @@ impl<F: FnOnce() -> T, T> Job<F, T> {
         unsafe {
             let job = &*job.cast::<Job<F, T>>();
             if let Some(f) = job.f.take() {
-                *job.result.get() = Some(catch_unwind(AssertUnwindSafe(f)));
+                job.result.set(Some(catch_unwind(AssertUnwindSafe(f))));
             }
             let wake = job.wake.take();
             job.done.store(true, Ordering::Release);

@@ -14,8 +14,12 @@ use crate::{
         waiter::{Waiter, Woken},
     },
     engine::Engine,
-    op::{CURRENT_POSITION, EventSource, Fd, RawOp},
-    sys::{self, fork::Life},
+    op::{CURRENT_POSITION, Fd, RawOp},
+    sys::{
+        self,
+        concurrent::{AtomicBool, AtomicUsize, EventSource, Mutex, MutexGuard, thread},
+        fork::Life,
+    },
 };
 use std::{
     cell::{Cell, OnceCell, RefCell, UnsafeCell},
@@ -23,11 +27,11 @@ use std::{
     fmt,
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// What other threads send.
 enum Letter {
@@ -59,6 +63,16 @@ struct Letters {
 }
 
 impl Shared {
+    fn new() -> Result<Shared> {
+        Ok(Shared {
+            letters: Mutex::default(),
+            bell: EventSource::new()?,
+            rung: AtomicBool::new(false),
+            remotes: AtomicUsize::new(0),
+            life: Life::current(),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Letters> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,6 +92,20 @@ impl Shared {
         drop(letters);
         self.ring();
         Ok(())
+    }
+
+    /// What was sent since the last time.
+    fn collect(&self) -> Vec<Letter> {
+        // First this, then the box: whoever puts something in afterwards rings again.
+        self.rung.swap(false, Ordering::AcqRel);
+        mem::take(&mut self.lock().waiting)
+    }
+
+    /// Takes no new tasks from now on; gives those that were not collected.
+    fn close(&self) -> Vec<Letter> {
+        let mut letters = self.lock();
+        letters.closed = true;
+        letters.waiting.extract_if(.., |letter| !matches!(letter, Letter::Wake(_))).collect()
     }
 
     fn ring(&self) {
@@ -120,13 +148,7 @@ impl Post {
         if let Some(shared) = self.shared.get() {
             return Ok(shared);
         }
-        let shared = Shared {
-            letters: Mutex::default(),
-            bell: EventSource::new()?,
-            rung: AtomicBool::new(false),
-            remotes: AtomicUsize::new(0),
-            life: Life::current(),
-        };
+        let shared = Shared::new()?;
         Ok(self.shared.get_or_init(|| Arc::new(shared)))
     }
 
@@ -176,10 +198,7 @@ impl Post {
             // It was armed before, so there is nothing that could fail.
             let _ = self.arm(runtime.engine());
         }
-        // First this, then the box: whoever puts something in afterwards rings again.
-        shared.rung.swap(false, Ordering::AcqRel);
-        let letters = mem::take(&mut shared.lock().waiting);
-        for letter in letters {
+        for letter in shared.collect() {
             match letter {
                 Letter::Wake(key) => runtime.wake_key(key),
                 Letter::Unpark(task) => drop(task.wake()),
@@ -198,12 +217,7 @@ impl Post {
     /// Refuses new tasks from now on; those that wait to be started are dropped.
     pub(super) fn close(&self) {
         let Some(shared) = self.shared.get() else { return };
-        let refused: Vec<_> = {
-            let mut letters = shared.lock();
-            letters.closed = true;
-            letters.waiting.extract_if(.., |letter| !matches!(letter, Letter::Wake(_))).collect()
-        };
-        for letter in refused {
+        for letter in shared.close() {
             contain(|| drop(letter));
         }
         loop {
@@ -236,7 +250,7 @@ impl Wake {
         match (Runtime::current_runtime(), ender) {
             (Some(runtime), Ender::Tasks) => Ok(Wake::Local(runtime.current().key())),
             (Some(runtime), Ender::Threads) => Ok(Wake::Task(runtime.post.shared()?.clone(), runtime.current().key())),
-            (None, Ender::Threads) => Ok(Wake::Thread(std::thread::current())),
+            (None, Ender::Threads) => Ok(Wake::Thread(thread::current())),
             (None, Ender::Tasks) => Err(Error::WrongRuntime),
         }
     }

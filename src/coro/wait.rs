@@ -14,14 +14,13 @@ use crate::{
     },
     lower::Lower,
     op::{Clock, RawOp},
-    sys::Timespec,
+    sys::{Timespec, concurrent::thread},
 };
 use std::{
     cell::Cell,
     fmt,
     mem::{self, MaybeUninit},
     sync::Arc,
-    thread,
 };
 
 /// What a task waits for, in words.

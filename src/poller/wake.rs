@@ -1,16 +1,19 @@
 //! What other threads reach a poller by.
 
 use super::{Events, Token, event::Event};
-use crate::{op::EventSource, sys::fork::Life};
+use crate::sys::{
+    concurrent::{AtomicBool, EventSource, Mutex, MutexGuard},
+    fork::Life,
+};
 use std::{
     collections::VecDeque,
     fmt, io,
     os::fd::BorrowedFd,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering::SeqCst},
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// What a poller and those who wake it have in common.
 pub(super) struct Shared {
@@ -55,17 +58,18 @@ impl Shared {
 
     /// The descriptor was seen readable: takes what others have left.
     pub(super) fn take(&self, events: &mut Events) {
-        // Emptied before the store: whoever comes in between has nothing to write, and has left before that what is
-        // looked at after it.
+        // Emptied before the swap: whoever comes in between has nothing to write, and has left before that what is
+        // looked at after it. A mere store would not see it.
         while let Ok(true) = self.event.try_wait() {}
-        self.signalled.store(false, SeqCst);
+        self.signalled.swap(false, SeqCst);
         events.woken |= self.woken.swap(false, SeqCst);
         let mut queue = self.queue();
         while events.room() > 0
             && let Some(pending) = queue.pop_front()
         {
             // Before the event is given: a notification that comes after what it makes the program do is another one.
-            pending.queued.store(false, SeqCst);
+            // What was written before one that is part of this is seen, which it would not be by a mere store.
+            pending.queued.swap(false, SeqCst);
             events.push(Event::notification(pending.token));
         }
         let left = !queue.is_empty();

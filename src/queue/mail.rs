@@ -1,15 +1,21 @@
 //! Events that other threads post.
 
 use super::{Queue, Token, place::NONE, remote::Handle};
-use crate::Result;
+use crate::{
+    Result,
+    sys::concurrent::{Arc, Mutex},
+};
 use std::{
     cell::RefCell,
     collections::VecDeque,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::PoisonError,
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// What was posted and not fetched yet. `None` when the queue is gone.
 type Mail<T> = Mutex<Option<Vec<T>>>;

@@ -9,8 +9,11 @@ use crate::{
         slot::{Link, Slot, State},
         waiter::Waiter,
     },
-    op::{CURRENT_POSITION, EventSource, Fd, RawOp},
-    sys::fork::Life,
+    op::{CURRENT_POSITION, Fd, RawOp},
+    sys::{
+        concurrent::{AtomicBool, AtomicUsize, EventSource, Mutex},
+        fork::Life,
+    },
 };
 use std::{
     cell::{Cell, RefCell, UnsafeCell},
@@ -18,11 +21,11 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd},
     rc::Rc,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering::SeqCst},
 };
+
+#[cfg(all(loom, test))]
+pub(super) mod loom;
 
 /// What handles share with their queue, whatever its events are.
 pub struct Bell {
@@ -75,9 +78,23 @@ enum Rope {
     #[cfg(target_os = "linux")]
     Door(Door),
     Source(EventSource),
+    /// As a door; messages are counted.
+    #[cfg(all(loom, test))]
+    Model(EventSource),
 }
 
 impl Bell {
+    fn new(rope: Rope) -> Bell {
+        Bell {
+            rope,
+            rung: AtomicBool::new(false),
+            cancels: Mutex::default(),
+            closed: AtomicBool::new(false),
+            handles: AtomicUsize::new(0),
+            life: Life::current(),
+        }
+    }
+
     /// Many rings before anybody looks cost one system call.
     pub(crate) fn ring(&self) {
         if !self.life.goes_on() || self.closed.load(SeqCst) || self.rung.swap(true, SeqCst) {
@@ -92,7 +109,35 @@ impl Bell {
                 }
             }
             Rope::Source(source) => source.notify(),
+            #[cfg(all(loom, test))]
+            Rope::Model(messages) => messages.notify(),
         }
+    }
+
+    /// Whether whoever listens was told. `pending` is what it still waits for.
+    #[inline]
+    fn was_heard(&self, armed: bool, pending: &Cell<u32>) -> bool {
+        if matches!(self.rope, Rope::Source(_)) || pending.get() > 0 || self.rung.load(SeqCst) {
+            return armed && pending.get() == 0;
+        }
+        // A message that came late: what it told of was found before.
+        pending.set(1);
+        false
+    }
+
+    /// Takes the cancels that were sent. If it was `heard`, it can be rung again.
+    fn answer(&self, heard: bool) -> Vec<Token> {
+        if heard {
+            // Before what was sent is taken, so that whoever comes later rings again. What was written before by those
+            // who found it rung is seen, which it would not be by a mere store.
+            self.rung.swap(false, SeqCst);
+        }
+        mem::take(&mut *self.cancels.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether other threads have handles, or had and have sent something.
+    fn is_awaited(&self) -> bool {
+        self.handles.load(SeqCst) > 0 || self.rung.load(SeqCst)
     }
 }
 
@@ -218,9 +263,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         // SAFETY: the memory of a slot that nobody uses, and its waiter, which stay as long as the queue.
         unsafe { Slot::init(ear.slot.get().cast(), RawOp::Nop, Link::None, ear.waiter.get()) };
         let rope = self.rope(&ear)?;
-        let (rung, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        let handles = AtomicUsize::new(0);
-        let bell = Bell { rope, rung, cancels: Mutex::default(), closed, handles, life: Life::current() };
+        let bell = Bell::new(rope);
         Ok(self.inner.post.get_or_init(|| Post {
             bell: Arc::new(bell),
             boxes: RefCell::default(),
@@ -246,7 +289,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
 
     /// Whether other threads have handles, or had and have sent something.
     pub(super) fn has_remotes(&self) -> bool {
-        self.inner.post.get().is_some_and(|post| post.bell.handles.load(SeqCst) > 0 || post.bell.rung.load(SeqCst))
+        self.inner.post.get().is_some_and(|post| post.bell.is_awaited())
     }
 
     /// Sees to it that the engine hears the bell, if there is somebody to ring it. Tells whether there is.
@@ -265,12 +308,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         self.inner.post.get().is_some_and(|post| {
             // SAFETY: the engine uses it while it runs, and not now.
             let pending = unsafe { &(*post.ear.waiter.get()).pending };
-            if matches!(post.bell.rope, Rope::Source(_)) || pending.get() > 0 || post.bell.rung.load(SeqCst) {
-                return post.armed.get() && pending.get() == 0;
-            }
-            // A message that came late: what it told of was found before.
-            pending.set(1);
-            false
+            post.bell.was_heard(post.armed.get(), pending)
         })
     }
 
@@ -293,13 +331,13 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
                 }
             }
             // Somebody has rung before anybody listened.
-            #[cfg(target_os = "linux")]
-            Rope::Door(_) if post.bell.rung.load(SeqCst) => {
+            #[cfg(any(target_os = "linux", all(loom, test)))]
+            _ if post.bell.rung.load(SeqCst) => {
                 // SAFETY: as above.
                 unsafe { (*ear.waiter.get()).pending.set(0) };
             }
-            #[cfg(target_os = "linux")]
-            Rope::Door(_) => {}
+            #[cfg(any(target_os = "linux", all(loom, test)))]
+            _ => {}
         }
         post.armed.set(true);
     }
@@ -307,13 +345,9 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// If the bell was rung, takes what other threads have sent.
     pub(super) fn open_post(&self) {
         let Some(post) = self.inner.post.get() else { return };
-        if self.was_rung() {
-            post.armed.set(false);
-            // Before what was sent is taken, so that whoever comes later rings again.
-            post.bell.rung.store(false, SeqCst);
-        }
-        let cancels = mem::take(&mut *post.bell.cancels.lock().unwrap_or_else(PoisonError::into_inner));
-        for token in cancels {
+        let heard = self.was_rung();
+        post.armed.set(post.armed.get() && !heard);
+        for token in post.bell.answer(heard) {
             // It may have ended meanwhile.
             let _ = self.cancel(token);
         }

@@ -6,18 +6,25 @@
 //! stream is therefore one too many for the next, and nothing worse.
 
 use super::Signal;
-use crate::{op::EventSource, sys::fork::Life};
+use crate::sys::{
+    concurrent::{AtomicBool, AtomicU32, EventSource},
+    fork::Life,
+};
 use libc::c_int;
 use std::{
+    array,
     collections::BTreeMap,
     io,
     mem::MaybeUninit,
     ptr,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// The highest number of a signal that there is anywhere.
 pub(super) const LAST: c_int = 127;
@@ -56,7 +63,7 @@ pub(super) struct Listener {
 
 impl Listener {
     fn new() -> io::Result<Listener> {
-        let (wanted, woken) = ([const { AtomicU32::new(0) }; _], AtomicBool::new(true));
+        let (wanted, woken) = (array::from_fn(|_| AtomicU32::new(0)), AtomicBool::new(true));
         Ok(Listener { wanted, woken, event: EventSource::new()?, life: Life::current(), next: OnceLock::new() })
     }
 
@@ -76,7 +83,7 @@ impl Listener {
             // Emptied first: of what is written after the store nothing may be taken but by the stream when it waits,
             // or else `woken` would stay set while nothing wakes it.
             while let Ok(true) = self.event.try_wait() {}
-            self.woken.store(false, SeqCst);
+            self.woken.swap(false, SeqCst);
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::{
     Error,
     coro::wait::{self, Ender, Reason, Wake},
+    sys::concurrent::{self, AtomicUsize, Mutex},
 };
 use std::{
     cell::{Cell, UnsafeCell},
@@ -14,10 +15,13 @@ use std::{
     ptr,
     rc::Rc,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// Who shares a primitive: [`Local`] or [`Shared`].
 ///
@@ -187,14 +191,14 @@ impl<S: Init> Lock<S> for SharedLock<S> {
 
 /// One who waits.
 pub(crate) struct Node {
-    prev: Cell<*const Node>,
-    next: Cell<*const Node>,
-    wake: Cell<Option<Wake>>,
+    prev: concurrent::Cell<*const Node>,
+    next: concurrent::Cell<*const Node>,
+    wake: concurrent::Cell<Option<Wake>>,
     /// 0 while it waits; afterwards what it was given, plus one.
     given: AtomicUsize,
-    queued: Cell<bool>,
+    queued: concurrent::Cell<bool>,
     /// What it wants, in the primitive's own terms.
-    wants: Cell<usize>,
+    wants: concurrent::Cell<usize>,
     /// A place on the frame that waits, in the primitive's own terms. Touched under the lock while the node is queued,
     /// and by that frame alone before and after.
     slot: *const (),
@@ -203,12 +207,12 @@ pub(crate) struct Node {
 impl Node {
     fn new(slot: *const ()) -> Node {
         Node {
-            prev: Cell::new(ptr::null()),
-            next: Cell::new(ptr::null()),
-            wake: Cell::new(None),
+            prev: concurrent::Cell::new(ptr::null()),
+            next: concurrent::Cell::new(ptr::null()),
+            wake: concurrent::Cell::new(None),
             given: AtomicUsize::new(0),
-            queued: Cell::new(false),
-            wants: Cell::new(0),
+            queued: concurrent::Cell::new(false),
+            wants: concurrent::Cell::new(0),
             slot,
         }
     }

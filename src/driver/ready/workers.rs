@@ -1,21 +1,27 @@
 //! Threads for what has no readiness: disks, and paths to them.
 
 use crate::{
-    Errno,
+    Errno, Error,
     driver::perform,
     error::SetupCall,
     op::RawOp,
-    sys,
+    sys::{
+        self,
+        concurrent::{EventSource, Mutex, MutexGuard},
+    },
     threads::{self, Kind, Threads},
 };
 use std::{
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
+
+#[cfg(all(loom, test))]
+mod loom;
 
 /// How many worker threads an engine may have, and how long an idle one stays.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +49,8 @@ pub(super) struct Workers {
 /// What the workers have done, and what tells the engine.
 struct Results {
     done: Mutex<Vec<(usize, i32)>>,
-    /// Read end and write end of what wakes the engine; on Linux they are one.
-    bell: [RawFd; 2],
-    _owned: [Option<OwnedFd>; 2],
+    /// Wakes the engine.
+    bell: EventSource,
 }
 
 struct Job {
@@ -90,11 +95,7 @@ impl threads::Job for Job {
                 (op, _) => perform(&op, self.progress),
             }
         };
-        let mut done = self.results.lock();
-        done.push((self.slot, result));
-        if done.len() == 1 {
-            self.results.ring();
-        }
+        self.results.put(self.slot, result);
     }
 }
 
@@ -103,30 +104,29 @@ impl Results {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the engine.
-    fn ring(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: the bytes are a local. A full pipe or counter needs no further ring.
-        unsafe { libc::write(self.bell[1], one.as_ptr().cast(), sys::SEMAPHORE_UNIT) };
+    fn put(&self, slot: usize, result: i32) {
+        let mut done = self.lock();
+        done.push((slot, result));
+        if done.len() == 1 {
+            self.bell.notify();
+        }
     }
 
-    fn silence(&self) {
-        let mut buffer = [0u8; 64];
-        let unit = sys::SEMAPHORE_UNIT.max(1);
-        // SAFETY: the buffer is a local. The descriptor does not block.
-        while unsafe { libc::read(self.bell[0], buffer.as_mut_ptr().cast(), buffer.len() / unit * unit) } > 0 {}
+    /// Fills `into`, which is empty, with what is there; that is told once.
+    fn take(&self, into: &mut Vec<(usize, i32)>) {
+        let mut done = self.lock();
+        if !done.is_empty() {
+            std::mem::swap(&mut *done, into);
+            while let Ok(true) = self.bell.try_wait() {}
+        }
     }
 }
 
 impl Workers {
     pub(super) fn new(limits: WorkerLimits) -> Result<Workers, (SetupCall, Errno)> {
-        let bell = sys::semaphore().map_err(|error| (SetupCall::EventFd, Errno::new(-error)))?;
-        // SAFETY: just made, and owned by nobody else; a pair that is one descriptor is owned once.
-        let owned = unsafe {
-            let second = (bell[0] != bell[1]).then(|| OwnedFd::from_raw_fd(bell[1]));
-            [Some(OwnedFd::from_raw_fd(bell[0])), second]
-        };
-        let results = Results { done: Mutex::default(), bell, _owned: owned };
+        let errno = |error: Error| Errno::new(error.raw_os_error().unwrap_or(libc::ENOMEM));
+        let bell = EventSource::new().map_err(|error| (SetupCall::EventFd, errno(error)))?;
+        let results = Results { done: Mutex::default(), bell };
         let WorkerLimits { max, idle } = limits;
         let kind = Kind { name: "aio-worker", max, idle, stack: Some(STACK), signals: false, each: false };
         Ok(Workers {
@@ -141,7 +141,7 @@ impl Workers {
 
     /// The descriptor that is readable when a job is done.
     pub(super) fn doorbell(&self) -> RawFd {
-        self.results.bell[0]
+        self.results.bell.as_fd().as_raw_fd()
     }
 
     /// Jobs that are not done, or whose result was not taken.
@@ -197,18 +197,11 @@ impl Workers {
             return None;
         }
         if self.done.is_empty() {
-            let mut done = self.results.lock();
-            if done.is_empty() {
-                return None;
-            }
-            std::mem::swap(&mut *done, &mut self.done);
-            self.results.silence();
+            self.results.take(&mut self.done);
         }
+        let (slot, result) = self.done.pop()?;
         self.busy -= 1;
-        let done = self.done.pop();
-        if let Some((slot, _)) = done {
-            self.forget_wait(slot);
-        }
-        done
+        self.forget_wait(slot);
+        Some((slot, result))
     }
 }
