@@ -135,8 +135,26 @@ impl AsFd for EventSource {
 
 /// Loom's threads, for the way in which std's are used here.
 pub(crate) mod thread {
-    pub(crate) use loom::thread::{Thread, current, park};
+    use super::AtomicBool;
+    pub(crate) use loom::thread::park;
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
     pub(crate) use std::thread::{Result, panicking};
+
+    #[derive(Clone)]
+    pub(crate) struct Thread(loom::thread::Thread, Arc<AtomicBool>);
+
+    pub(crate) fn current() -> Thread {
+        Thread(loom::thread::current(), Arc::new(AtomicBool::new(false)))
+    }
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            // Loom lets others run before what is done to an atomic, but not before this. Without that it would take
+            // what was done long before for a part of it.
+            self.1.load(Relaxed);
+            self.0.unpark();
+        }
+    }
 
     pub(crate) struct Builder(loom::thread::Builder);
 
