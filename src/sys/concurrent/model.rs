@@ -135,24 +135,35 @@ impl AsFd for EventSource {
 
 /// Loom's threads, for the way in which std's are used here.
 pub(crate) mod thread {
-    use super::AtomicBool;
-    pub(crate) use loom::thread::park;
-    use std::sync::{Arc, atomic::Ordering::Relaxed};
+    use super::Condvar;
     pub(crate) use std::thread::{Result, panicking};
+    use std::{sync::Arc, time::Duration};
 
+    /// Not loom's own, for there whoever is unparked sees what was done before even if it has not parked.
     #[derive(Clone)]
-    pub(crate) struct Thread(loom::thread::Thread, Arc<AtomicBool>);
+    pub(crate) struct Thread(Arc<(loom::sync::Mutex<bool>, Condvar)>);
+
+    loom::thread_local! {
+        static CURRENT: Thread = Thread(Arc::new((loom::sync::Mutex::new(false), Condvar::new())));
+    }
 
     pub(crate) fn current() -> Thread {
-        Thread(loom::thread::current(), Arc::new(AtomicBool::new(false)))
+        CURRENT.with(Thread::clone)
+    }
+
+    pub(crate) fn park() {
+        let Thread(thread) = current();
+        let mut unparked = thread.0.lock().unwrap();
+        while !*unparked {
+            unparked = thread.1.wait_timeout(unparked, Duration::MAX).unwrap().0;
+        }
+        *unparked = false;
     }
 
     impl Thread {
         pub(crate) fn unpark(&self) {
-            // Loom lets others run before what is done to an atomic, but not before this. Without that it would take
-            // what was done long before for a part of it.
-            self.1.load(Relaxed);
-            self.0.unpark();
+            *self.0.0.lock().unwrap() = true;
+            self.0.1.notify_all();
         }
     }
 
