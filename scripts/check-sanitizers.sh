@@ -1,45 +1,95 @@
 #!/usr/bin/env bash
 # Runs tests under a sanitizer:
 #   address   all unit and integration tests but for those named below, with AddressSanitizer
-#   thread    the tests of what threads have in common, as far as no tasks are in them, with ThreadSanitizer
+#   thread    the tests of what threads have in common, with ThreadSanitizer
 #
 #   scripts/check-sanitizers.sh            both
 #   scripts/check-sanitizers.sh address
 #   scripts/check-sanitizers.sh thread
 #   CARGO_TARGET_DIR                       where to build; target/sanitizers if not set
 #
-# Made for Linux on x86-64 with a toolchain of rustup's, which brings the sanitizers' runtimes. `thread` needs the
-# standard library built with the sanitizer as well, or locks and channels of it would be taken for races. Its source
-# comes with Debian's compiler, as for check-platforms.sh: rustc-web, cargo-web, rust-web-src.
+# Made for Linux on x86-64 with a toolchain of rustup's, which brings the sanitizers' runtimes. `thread` also needs the
+# standard library's source, to build that with the sanitizer: what its locks and channels do would be taken for races
+# otherwise. Debian 12 carries a compiler together with its source, as scripts/check-platforms.sh uses it:
+#   apt-get install rustc-web cargo-web rust-web-src
 set -euo pipefail
 
 readonly TARGET=x86_64-unknown-linux-gnu
-# Under AddressSanitizer these cannot pass:
-#   waiting_takes_little_stack    frames are several times as large then
+# What cannot pass with AddressSanitizer:
+#   waiting_takes_little_stack    a frame is several times as large then
 readonly ADDRESS_SKIPPED=(waiting_takes_little_stack)
-# ThreadSanitizer does not know that a thread changes its stack, so nothing with tasks runs under it. That leaves these
-# files, and of them what does not start a task:
+# What threads have in common, and what they do to one another.
 readonly THREAD_TESTS=(
-    channels events files futex poller poller_system queue queue_alloc queue_cancel queue_kill queue_remote
-    queue_soundness signal sync_shared waiting
+    channels embed events fixed_files futex offload poller poller_system queue_cancel queue_kill queue_remote
+    queue_soundness remote signal sync_shared waiting
 )
+readonly THREAD_SKIPPED=()
 
 die() {
     echo "check-sanitizers: $*" >&2
     exit 2
 }
 
-# Unstable options of a stable compiler.
-export RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=1
+# Sets `filter` to the arguments that leave out the tests that are given.
+leave_out() {
+    local test
+    filter=()
+    for test in "$@"; do
+        filter+=(--skip "$test")
+    done
+    echo "== left out: ${*:-nothing}"
+}
 
 check_address() {
-    local test skip=()
-    for test in "${ADDRESS_SKIPPED[@]}"; do
-        skip+=(--skip "$test")
-    done
-    echo "== address: left out: ${ADDRESS_SKIPPED[*]}"
-    # Leaks are not looked for: handles that are forgotten on purpose are a part of the tests.
-    # corosensei tells the sanitizer of its stacks only if it is asked to.
-    ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=$TARGET_DIR/address \
-        cargo test --no-fail-fast --lib --tests --target "$TARGET" --features corosensei/sanitizer -- "${skip[@]}"
+    local filter
+    leave_out "${ADDRESS_SKIPPED[@]}"
+    # Leaks are not looked for: some tests forget what they have, on purpose.
+    # corosensei tells the sanitizer of a change of stacks only with that feature.
+    ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=$BUILD/address \
+        cargo test --no-fail-fast --lib --tests --target "$TARGET" --features corosensei/sanitizer -- "${filter[@]}"
 }
+
+check_thread() {
+    local test root flags filter tests=()
+    [[ -d /usr/lib/rustlib/src && -x /usr/bin/rustc && -x /usr/bin/cargo ]] ||
+        die "thread needs the standard library's source: apt-get install rustc-web cargo-web rust-web-src"
+    for test in "${THREAD_TESTS[@]}"; do
+        tests+=(--test "$test")
+    done
+    leave_out "${THREAD_SKIPPED[@]}"
+    # Debian has the source, and rustup the runtime and a linker that can read it.
+    root=$(rustc --print sysroot)/lib/rustlib/$TARGET
+    flags="-Zsanitizer=thread -Zexternal-clangrt -Clink-arg=-B$root/bin/gcc-ld -Clink-arg=-fuse-ld=lld"
+    flags+=" -Clink-arg=-Wl,--whole-archive,$(echo "$root"/lib/librustc-*_rt.tsan.a),--no-whole-archive"
+    flags+=" -Clink-arg=-Wl,--no-as-needed,-lm,-lc"
+    RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTFLAGS=$flags CARGO_TARGET_DIR=$BUILD/thread \
+        /usr/bin/cargo test -Zbuild-std=std,panic_unwind,test --no-fail-fast --target "$TARGET" --lib "${tests[@]}" \
+        -- "${filter[@]}"
+}
+
+main() {
+    local what failed=0 summary=() all=("$@")
+    cd "$(dirname "${BASH_SOURCE[0]}")/.."
+    BUILD=${CARGO_TARGET_DIR:-$PWD/target/sanitizers}
+    # Lets a stable compiler take the unstable options.
+    export RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=1
+    ((${#all[@]})) || all=(address thread)
+    for what in "${all[@]}"; do
+        [[ $what == address || $what == thread ]] || die "unknown sanitizer $what; there are address and thread"
+        ls "$(rustc --print sysroot)/lib/rustlib/$TARGET/lib/"librustc-*_rt.?san.a >/dev/null 2>&1 ||
+            die "this toolchain has no sanitizers; rustup's have"
+        SECONDS=0
+        echo "== $what"
+        if "check_$what"; then
+            summary+=("$what: passed, $SECONDS s")
+        else
+            summary+=("$what: FAILED, $SECONDS s")
+            failed=1
+        fi
+    done
+    echo "== summary"
+    printf '%s\n' "${summary[@]}"
+    return "$failed"
+}
+
+main "$@"
