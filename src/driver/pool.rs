@@ -249,6 +249,11 @@ mod tests {
         pool.release(third);
         assert_eq!((pool.free(), pool.used()), (1, 0));
         assert_eq!(pool.take(), Some(a));
+        let (first, last) = (pool.filled(a, 10, true), pool.filled(a, 20, false));
+        pool.release(first);
+        assert_eq!((pool.free(), pool.used()), (0, 1), "a part of it is still in use");
+        pool.release(last);
+        assert_eq!((pool.free(), pool.take()), (1, Some(a)));
         pool.untake(a);
         pool.untake(b);
         assert_eq!(pool.free(), 2);
