@@ -23,7 +23,10 @@ readonly THREAD_TESTS=(
     channels embed events fixed_files futex offload poller poller_system queue_cancel queue_kill queue_remote
     queue_soundness remote signal sync_shared waiting
 )
-readonly THREAD_SKIPPED=()
+# What cannot pass with ThreadSanitizer, for it is too slow for the time that these tests give themselves:
+readonly THREAD_SKIPPED=(
+    a_hundred_thousand_tasks_from_four_threads_all_run pooled_bytes_are_nobody_elses reentrant_everything
+)
 
 die() {
     echo "check-sanitizers: $*" >&2
@@ -71,8 +74,8 @@ main() {
     local what failed=0 summary=() all=("$@")
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
     BUILD=${CARGO_TARGET_DIR:-$PWD/target/sanitizers}
-    # Lets a stable compiler take the unstable options.
-    export RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=1
+    # Lets a stable compiler take the unstable options. No backtraces: with ThreadSanitizer each takes seconds.
+    export RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0
     ((${#all[@]})) || all=(address thread)
     for what in "${all[@]}"; do
         [[ $what == address || $what == thread ]] || die "unknown sanitizer $what; there are address and thread"

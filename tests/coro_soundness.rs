@@ -499,9 +499,11 @@ fn what_crosses_threads_and_what_does_not() {
     fn both<T: std::marker::Send + Sync>() {}
     use std::marker::Send;
     assert_not!(Send: coro::JoinHandle<u8>, coro::StackHandle<u8>, coro::ScopedJoinHandle<'_, u8>, coro::Scope<'_, '_>,
-        coro::Ticker<'_>, &coro::JoinHandle<u8>, coro::RemoteHandle<Rc<u8>>);
+        coro::Ticker<'_>, &coro::JoinHandle<u8>, coro::RemoteHandle<Rc<u8>>, aio::Queue<'static, u8>, aio::PooledBuf,
+        aio::BufPool, aio::FixedFile, aio::FixedBuf, aio::Shared<'static>);
     assert_not!(Sync: coro::JoinHandle<u8>, coro::StackHandle<u8>, coro::ScopedJoinHandle<'_, u8>, coro::Scope<'_, '_>,
-        coro::Ticker<'_>, coro::RemoteHandle<Rc<u8>>);
+        coro::Ticker<'_>, coro::RemoteHandle<Rc<u8>>, aio::Queue<'static, u8>, aio::PooledBuf, aio::BufPool,
+        aio::FixedFile, aio::FixedBuf, aio::Shared<'static>);
     both::<(coro::Remote, coro::RemoteHandle<u8>, coro::TaskId, TaskLocal<Rc<u8>>, coro::Stack, coro::CancelToken)>();
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use aio::{Config, SetupError, op::*, windowed};
+use aio::{Backend, Config, SetupError, op::*, windowed};
 use common::{Forked, each_backend, each_engine, file_with, fork, in_own_process, pipe};
 use std::{
     cell::Cell,
@@ -284,5 +284,30 @@ fn a_fork_in_as_fd_that_panics_in_the_child_is_not_drained_there() {
             assert_eq!(Forked(child.get()).wait(), 128 + libc::SIGABRT, "{}: the child is to be aborted", engine.name);
             assert_eq!(done.unwrap().results, (Ok(4), Ok(4), Ok(4)), "{}", engine.name);
         });
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_child_does_not_get_the_rings_memory() {
+    each_backend(|backend| {
+        if backend != Backend::IoUring {
+            return;
+        }
+        aio::single(Nop::new()).unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (mut is_ring, mut rings) = (false, 0);
+        for line in smaps.lines() {
+            match line.split_once(": ") {
+                // The kernel's name for a mapping that fork does not copy.
+                Some(("VmFlags", flags)) if is_ring => {
+                    assert!(flags.split(' ').any(|flag| flag == "dc"), "{flags}");
+                    rings += 1;
+                }
+                Some((name, _)) if !name.contains(' ') => {}
+                _ => is_ring = line.contains("[io_uring]"),
+            }
+        }
+        assert!(rings >= 2, "entries and completions are mapped\n{smaps}");
     });
 }
