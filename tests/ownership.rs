@@ -180,3 +180,16 @@ fn a_panic_leaks_nothing_that_was_to_be_closed_by_an_unfinished_chain() {
         });
     });
 }
+
+#[test]
+fn what_takes_a_closed_number_is_not_closed_with_it() {
+    in_own_process("what_takes_a_closed_number_is_not_closed_with_it", || {
+        each_engine(|engine| {
+            let file = a_file();
+            let number = file.as_raw_fd();
+            let ((), opened) = aio::multi((Close::new(file).link(), OpenAt::new("Cargo.toml"))).unwrap();
+            assert_eq!(opened.as_raw_fd(), number, "{}: the lowest number that is free", engine.name);
+            assert!(File::from(opened).metadata().unwrap().is_file(), "{}", engine.name);
+        });
+    });
+}
