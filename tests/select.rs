@@ -207,7 +207,7 @@ fn a_panic_while_an_arm_is_entered_ends_those_before_it() {
     }
     each_runtime(|| {
         let (a, b) = UnixStream::pair().unwrap();
-        let event = sync::Event::new();
+        let event = sync::Event::auto_reset();
         let mut buffer = vec![0u8; 8];
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let _ = select((Recv::new(&a, &mut buffer[..]), &event, Recv::new(Panics, &mut [0u8; 8])));
@@ -216,6 +216,7 @@ fn a_panic_while_an_arm_is_entered_ends_those_before_it() {
         (&b).write_all(b"late").unwrap();
         coro::sleep(Duration::from_millis(1)).unwrap();
         assert_eq!(buffer, [0; 8], "the first operation was over before its buffer was given back");
+        // A frame that is gone would get it.
         event.set();
         assert!(event.try_wait());
     });
