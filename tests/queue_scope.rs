@@ -316,6 +316,24 @@ fn a_mapper_may_wait_for_others() {
 }
 
 #[test]
+fn a_mapper_finds_its_own_place_free() {
+    each_queue(|config| {
+        scope(config, |queue| {
+            let again = |_: Done<Nop>| match queue.submit(Nop::new(), |_| "again") {
+                Ok(_) => "first",
+                Err(full) => panic!("{full}"),
+            };
+            queue.submit(Nop::new(), again).unwrap();
+            (1..queue.capacity()).for_each(|_| _ = queue.submit(tick(60_000), |_| "tick").unwrap());
+            assert!(queue.submit(Nop::new(), |_| "more").unwrap_err().is_full());
+            let events = [(); 2].map(|()| queue.wait(1).unwrap().next().unwrap().1);
+            assert_eq!(events, ["first", "again"]);
+            queue.cancel_all();
+        });
+    });
+}
+
+#[test]
 fn a_mapper_of_many_results_may_wait_for_others() {
     each_queue(|config| {
         let ((a, mut b), (c, d)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
