@@ -249,6 +249,8 @@ mod tests {
         pool.release(third);
         assert_eq!((pool.free(), pool.used()), (1, 0));
         assert_eq!(pool.take(), Some(a));
+        let starts = [0, 1].map(|buffer| pool.address(Part { buffer, start: 0 }) as usize);
+        assert_eq!(starts[1] - starts[0], 64, "buffers do not overlap");
         let (first, last) = (pool.filled(a, 10, true), pool.filled(a, 20, false));
         pool.release(first);
         assert_eq!((pool.free(), pool.used()), (0, 1), "a part of it is still in use");
