@@ -16,7 +16,8 @@ set -euo pipefail
 
 readonly TARGET=x86_64-unknown-linux-gnu
 # What cannot pass with AddressSanitizer:
-#   waiting_takes_little_stack    a frame is several times as large then
+#   waiting_takes_little_stack, ten_thousand_timeouts_at_once
+#                                 frames are several times as large then
 #   a_futex_wait_without_a_thread_is_not_queued_behind_another
 #                                 it lets the process have no more address space, and the sanitizer needs some
 #   a_hundred_thousand_tasks_in_sequence_leave_memory_flat, stacks_give_their_memory_back_after_a_crowd
@@ -24,7 +25,8 @@ readonly TARGET=x86_64-unknown-linux-gnu
 #   a_fault_that_is_no_overflow_ends_the_process_as_ever, an_overflow_without_the_report_still_ends_the_process
 #                                 the sanitizer ends the process in its own way
 readonly ADDRESS_SKIPPED=(
-    waiting_takes_little_stack a_futex_wait_without_a_thread_is_not_queued_behind_another
+    waiting_takes_little_stack ten_thousand_timeouts_at_once
+    a_futex_wait_without_a_thread_is_not_queued_behind_another
     a_hundred_thousand_tasks_in_sequence_leave_memory_flat stacks_give_their_memory_back_after_a_crowd
     a_fault_that_is_no_overflow_ends_the_process_as_ever an_overflow_without_the_report_still_ends_the_process
 )
