@@ -11,6 +11,8 @@ use crate::{
     engine,
     error::Unavailable,
 };
+#[cfg(feature = "faults")]
+use crate::{driver::fault::Faults, faults::Plan};
 use std::{fmt, sync::OnceLock, time::Duration};
 
 /// An engine.
@@ -62,6 +64,8 @@ pub struct Config {
     worker_idle: Duration,
     #[cfg(target_os = "linux")]
     features: Features,
+    #[cfg(feature = "faults")]
+    faults: Option<Plan>,
 }
 
 impl Default for Config {
@@ -85,6 +89,8 @@ impl Config {
             worker_idle: Duration::from_secs(5),
             #[cfg(target_os = "linux")]
             features: Features::ALL,
+            #[cfg(feature = "faults")]
+            faults: None,
         }
     }
 
@@ -130,6 +136,14 @@ impl Config {
         self.features.submit_all = age >= 1;
         self.features.registered = age >= 1;
         self.features.new_opcodes = age >= 1;
+        self
+    }
+
+    /// Has things go wrong. For the tests of this crate.
+    #[doc(hidden)]
+    #[cfg(feature = "faults")]
+    pub const fn faults(mut self, plan: Plan) -> Config {
+        self.faults = Some(plan);
         self
     }
 
@@ -200,6 +214,11 @@ impl Config {
 
     #[cfg(target_os = "linux")]
     fn make_uring(self) -> Result<Driver, SetupError> {
+        #[cfg(feature = "faults")]
+        if let Some(plan) = self.faults.or_else(Plan::from_environment) {
+            let ring = Ring::with_faults(self.entries, self.features, plan).map_err(SetupError::IoUring)?;
+            return Ok(Driver::Uring(Box::new(Uring::new(ring))));
+        }
         let ring = Ring::new(self.entries, self.features).map_err(SetupError::IoUring)?;
         Ok(Driver::Uring(Box::new(Uring::new(ring))))
     }
@@ -230,8 +249,13 @@ impl Config {
 
     fn make_ready(self, backend: Backend, selector: Selector) -> Result<Driver, SetupError> {
         let limits = WorkerLimits { max: self.max_workers, idle: self.worker_idle };
-        let ready =
-            Ready::new(selector, limits).map_err(|(call, errno)| SetupError::Engine { backend, call, errno })?;
+        let failed = |(call, errno)| SetupError::Engine { backend, call, errno };
+        #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
+        let mut ready = Ready::new(selector, limits).map_err(failed)?;
+        #[cfg(feature = "faults")]
+        if let Some(plan) = self.faults.or_else(Plan::from_environment) {
+            ready.set_faults(Faults::new(plan));
+        }
         Ok(Driver::Ready(Box::new(ready)))
     }
 }

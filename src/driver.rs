@@ -13,6 +13,7 @@
 
 pub(crate) mod buffers;
 pub(crate) mod chain;
+pub(crate) mod fault;
 pub(crate) mod files;
 pub(crate) mod multi;
 pub(crate) mod perform;

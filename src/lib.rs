@@ -147,6 +147,9 @@ mod driver;
 #[allow(unsafe_code)]
 mod engine;
 mod error;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub mod faults;
 mod fixed;
 pub mod fs;
 mod link;

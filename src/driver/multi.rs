@@ -2,6 +2,7 @@
 //! wait.
 
 use super::{
+    fault,
     perform::{self, Attempt},
     pool::{Part, Pool},
     shots::{Shot, Shots},
@@ -74,7 +75,7 @@ pub(super) unsafe fn round(slot: *mut Slot, first: bool) -> Round {
         }
         // SAFETY: promised by the caller: the operation keeps its pool.
         let pool = what.pool().map(|pool| unsafe { &*pool });
-        let buffer = pool.map(|pool| (pool, pool.take()));
+        let buffer = pool.map(|pool| (pool, if fault::takes_buffers() { None } else { pool.take() }));
         if let Some((_, None)) = buffer {
             let nothing = (!first || tries > 0) && sys::poll_one(fd.number(), libc::POLLIN as u16, 0) == 0;
             return if nothing { Round::Wait } else { Round::End(-libc::ENOBUFS) };

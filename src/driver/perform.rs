@@ -2,6 +2,7 @@
 //!
 //! Two ways: [`now`] performs an operation whatever time it takes; [`attempt`] never waits.
 
+use super::fault;
 use crate::{
     op::{CURRENT_POSITION, CUT, Fd, RawOp},
     sys::{self, ret, ret_len},
@@ -37,6 +38,9 @@ fn is_seekable_offset(offset: u64) -> bool {
 /// # Safety
 /// The operation's pointers are valid, as [`RawOp`] demands.
 pub(crate) unsafe fn now(op: &RawOp) -> i32 {
+    if let Some(error) = disturbed(op) {
+        return error;
+    }
     // SAFETY: promised by the caller.
     unsafe {
         match *op {
@@ -80,6 +84,30 @@ pub(crate) unsafe fn now(op: &RawOp) -> i32 {
             _ => socket(op),
         }
     }
+}
+
+/// What goes wrong with a system call before it is made, where tests want that. Reads and writes see to it themselves.
+#[inline]
+fn disturbed(op: &RawOp) -> Option<i32> {
+    let needs_descriptor =
+        matches!(op, RawOp::Open { .. } | RawOp::Socket { .. } | RawOp::Accept { .. } | RawOp::Pipe { .. });
+    if needs_descriptor && fault::takes_descriptors() {
+        return Some(-libc::EMFILE);
+    }
+    let may_be_interrupted = matches!(
+        op,
+        RawOp::Open { .. }
+            | RawOp::Accept { .. }
+            | RawOp::Recv { .. }
+            | RawOp::Send { .. }
+            | RawOp::RecvMsg { .. }
+            | RawOp::SendMsg { .. }
+            | RawOp::Fsync { .. }
+            | RawOp::Truncate { .. }
+            | RawOp::Allocate { .. }
+            | RawOp::Splice { .. }
+    );
+    (may_be_interrupted && fault::interrupts()).then_some(-libc::EINTR)
 }
 
 /// Sends that neither wait nor raise a signal.
@@ -345,7 +373,8 @@ unsafe fn attempt_message(op: &RawOp, progress: &mut u32) -> Attempt {
         };
         let total = *progress as i32 + result;
         match result {
-            error if error == -libc::EINTR => Attempt::Park,
+            // A signal disturbs no operation, nor does it make one wait that is not to.
+            error if error == -libc::EINTR => attempt_message(op, progress),
             error if error == -libc::EAGAIN && op.is_nonblocking() && *progress == 0 => Attempt::Done(error),
             error if error == -libc::EAGAIN && !op.is_nonblocking() => Attempt::Park,
             error if error < 0 && *progress > 0 => Attempt::Done(*progress as i32),
@@ -441,6 +470,9 @@ impl Transfer {
     /// # Safety
     /// As [`now`].
     unsafe fn waiting(&self, iov: *const libc::iovec, count: u32, offset: u64) -> i32 {
+        if fault::interrupts() {
+            return -libc::EINTR;
+        }
         let (fd, count, at) = (self.fd, count as i32, offset as libc::off_t);
         // SAFETY: promised by the caller.
         unsafe {
@@ -457,6 +489,9 @@ impl Transfer {
     /// # Safety
     /// As [`now`].
     unsafe fn not_waiting(&self) -> i32 {
+        if fault::interrupts() {
+            return -libc::EINTR;
+        }
         let call = if self.writes { sys::write_nowait } else { sys::read_nowait };
         // SAFETY: promised by the caller.
         unsafe {
@@ -482,6 +517,9 @@ impl Transfer {
     /// # Safety
     /// As [`now`].
     unsafe fn as_message(&self) -> i32 {
+        if fault::interrupts() {
+            return -libc::EINTR;
+        }
         // SAFETY: promised by the caller. All zeros is a valid header: no address, no vectors, no control messages.
         unsafe {
             let mut msg: libc::msghdr = std::mem::zeroed();
@@ -577,7 +615,8 @@ unsafe fn attempt_transfer(op: &RawOp, progress: &mut u32) -> Attempt {
                 Attempt::Park
             }
         }
-        error if error == -libc::EINTR => Attempt::Park,
+        // SAFETY: promised by the caller.
+        error if error == -libc::EINTR => unsafe { attempt_transfer(op, progress) },
         // Readiness would never come.
         error if error == -libc::EOPNOTSUPP && !sys::is_open_for(transfer.fd, transfer.writes) => {
             Attempt::Done(-libc::EBADF)
@@ -623,7 +662,9 @@ unsafe fn guarded(op: &RawOp, transfer: &Transfer) -> Attempt {
         }
     };
     match result {
-        error if (error == -libc::EAGAIN || error == -libc::EINTR) && !op.is_nonblocking() => Attempt::Park,
+        error if error == -libc::EAGAIN && !op.is_nonblocking() => Attempt::Park,
+        // SAFETY: promised by the caller.
+        error if error == -libc::EINTR => unsafe { guarded(op, transfer) },
         result => Attempt::Done(result),
     }
 }

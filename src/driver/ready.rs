@@ -17,6 +17,7 @@ pub(crate) use workers::WorkerLimits;
 use super::{
     chain::{self, Step},
     fatal,
+    fault::Faults,
     multi::end as end_multi,
     perform::{self, Attempt},
     slot::{Link, Slot, State, finish, slot_of, timer_of},
@@ -51,6 +52,7 @@ pub(crate) struct Ready {
     events: Vec<(RawFd, u16)>,
     waking: Vec<*mut Slot>,
     stats: Stats,
+    faults: Faults,
 }
 
 impl Ready {
@@ -71,7 +73,15 @@ impl Ready {
             events: Vec::new(),
             waking: Vec::new(),
             stats: Stats { backend, ..Stats::default() },
+            faults: Faults::default(),
         })
+    }
+
+    /// Has things go wrong.
+    #[cfg(feature = "faults")]
+    pub(crate) fn set_faults(&mut self, mut faults: Faults) {
+        self.workers.set_faults(faults.split());
+        self.faults = faults;
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -119,6 +129,9 @@ impl Ready {
         unsafe {
             // System calls copy what they send.
             (*slot).op = chain::resolved(&*slot).copying();
+            if (*slot).link() == Link::None {
+                (*slot).op = self.faults.shorten((*slot).op);
+            }
             if let RawOp::Timeout { clock, absolute, at } = (*slot).op {
                 self.sleep(slot, clock, absolute, at.nanos());
             } else if (*slot).op.shots().is_some() {
@@ -192,7 +205,7 @@ impl Ready {
                     perform::connect_outcome(fd.number())
                 }
                 _ => {
-                    let outcome = perform::attempt(&op, &mut progress);
+                    let outcome = self.faults.within(|| perform::attempt(&op, &mut progress));
                     self.stats.direct += u64::from(outcome != Attempt::Worker && !matches!(op, RawOp::Nop));
                     outcome
                 }
@@ -267,7 +280,8 @@ impl Ready {
                 self.settle(slot, -libc::ENOMEM);
             } else {
                 self.stats.direct += 1;
-                let result = workers::perform(&(*slot).op, (*slot).emulated().progress.get());
+                let progress = (*slot).emulated().progress.get();
+                let result = self.faults.within(|| workers::perform(&(*slot).op, progress));
                 self.job_done(slot, result);
             }
         }
@@ -383,8 +397,12 @@ impl Ready {
     fn look(&mut self, limit: Option<u64>) {
         self.stats.waits += 1;
         let mut events = std::mem::take(&mut self.events);
-        match self.selector.wait(limit, &mut events) {
-            0.. => {}
+        let count = match self.faults.interrupt_wait() {
+            true => -libc::EINTR,
+            false => self.selector.wait(limit, &mut events),
+        };
+        match count {
+            0.. => self.faults.disturb(&mut events, || self.parked.descriptors()),
             error if error == -libc::EINTR => events.clear(),
             error => fatal("waiting for descriptors failed", -error),
         }

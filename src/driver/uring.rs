@@ -1,6 +1,8 @@
 //! The native engine: slots become entries of an io_uring, one `enter` both submits and waits.
 
 mod again;
+#[cfg(feature = "faults")]
+mod between;
 mod chains;
 mod direct;
 mod encode;

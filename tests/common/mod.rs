@@ -104,7 +104,9 @@ fn watchdog(engine: &'static str) -> mpsc::Sender<()> {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     let (alive, dropped) = mpsc::channel();
     std::thread::spawn(move || {
-        if dropped.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        // With faults everything takes longer.
+        let patience = Duration::from_secs(if std::env::var_os("AIO_FAULTS").is_some() { 240 } else { 60 });
+        if dropped.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
             // Straight to the descriptor, past the harness, which keeps what is printed until the test has ended.
             let _ = writeln!(std::io::stderr(), "{test} hangs on {engine}");
             std::process::abort();

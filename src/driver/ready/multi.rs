@@ -34,7 +34,7 @@ impl Ready {
         self.stats.direct += 1;
         // SAFETY: promised by the caller.
         unsafe {
-            match multi::round(slot, first) {
+            match self.faults.within(|| multi::round(slot, first)) {
                 Round::Wait => self.park(slot),
                 Round::Pause => (*slot).set_state(State::Held),
                 Round::End(result) => self.settle(slot, result),

@@ -2,7 +2,7 @@
 
 use crate::{
     Errno, Error,
-    driver::perform,
+    driver::{fault::Faults, perform},
     error::SetupCall,
     op::RawOp,
     sys::{
@@ -44,6 +44,7 @@ pub(super) struct Workers {
     busy: usize,
     /// Results taken from the workers and not yet handed out.
     done: Vec<(usize, i32)>,
+    faults: Faults,
 }
 
 /// What the workers have done, and what tells the engine.
@@ -60,6 +61,7 @@ struct Job {
     /// Ends the wait for a futex.
     stop: Option<Arc<AtomicU32>>,
     results: Arc<Results>,
+    faults: Faults,
 }
 
 // SAFETY: the pointers of the operation stay valid until the job is done, whichever thread does it, and the engine's
@@ -87,12 +89,13 @@ pub(super) unsafe fn perform(op: &RawOp, progress: u32) -> i32 {
 }
 
 impl threads::Job for Job {
-    fn run(self) {
+    fn run(mut self) {
+        self.faults.delay();
         // SAFETY: promised by whoever gave the job.
         let result = unsafe {
             match (self.op, &self.stop) {
                 (RawOp::FutexWait { word, value }, Some(stop)) => sys::futex_wait(word, value, stop),
-                (op, _) => perform(&op, self.progress),
+                (op, _) => self.faults.within(|| perform(&op, self.progress)),
             }
         };
         self.results.put(self.slot, result);
@@ -136,7 +139,13 @@ impl Workers {
             results: Arc::new(results),
             busy: 0,
             done: Vec::new(),
+            faults: Faults::default(),
         })
+    }
+
+    #[cfg(feature = "faults")]
+    pub(super) fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
     }
 
     /// The descriptor that is readable when a job is done.
@@ -156,7 +165,8 @@ impl Workers {
     pub(super) unsafe fn give(&mut self, slot: usize, op: RawOp, progress: u32) -> bool {
         let stop = matches!(op, RawOp::FutexWait { .. }).then(|| Arc::new(AtomicU32::new(0)));
         let threads = if stop.is_some() { &self.waits } else { &self.threads };
-        let job = Job { slot, op, progress, stop: stop.clone(), results: self.results.clone() };
+        let job =
+            Job { slot, op, progress, stop: stop.clone(), results: self.results.clone(), faults: self.faults.split() };
         let given = threads.give(job).is_ok();
         if given {
             self.busy += 1;

@@ -45,6 +45,8 @@ impl Uring {
                 self.stepping += 1;
                 self.start(head);
             } else {
+                #[cfg(feature = "faults")]
+                self.ring.note_chain(entries);
                 self.reserve(entries);
                 self.push_chain(head, opened);
                 let chain = (*head).chained();

@@ -25,17 +25,18 @@ const FUTEX_FLAGS: u32 = 2 | 128;
 const ANY_WAKER: u64 = u32::MAX as u64;
 
 /// `struct io_uring_sqe`.
+#[derive(Clone, Copy)]
 #[repr(C)]
-struct Fields {
-    opcode: u8,
-    flags: u8,
-    ioprio: u16,
-    fd: i32,
+pub(super) struct Fields {
+    pub(super) opcode: u8,
+    pub(super) flags: u8,
+    pub(super) ioprio: u16,
+    pub(super) fd: i32,
     offset: u64,
-    address: u64,
-    len: u32,
-    op_flags: u32,
-    user_data: u64,
+    pub(super) address: u64,
+    pub(super) len: u32,
+    pub(super) op_flags: u32,
+    pub(super) user_data: u64,
     buffer: u16,
     personality: u16,
     file: u32,
@@ -46,7 +47,7 @@ const _: () = assert!(size_of::<Fields>() == size_of::<Entry>());
 
 impl Fields {
     #[inline]
-    fn new(opcode: u8, fd: Fd, address: u64, len: u32, offset: u64, op_flags: u32) -> Fields {
+    pub(super) fn new(opcode: u8, fd: Fd, address: u64, len: u32, offset: u64, op_flags: u32) -> Fields {
         let (flags, fd) = match fd.place() {
             None => (0, fd.number()),
             Some(place) => (Flags::FIXED_FILE.bits(), place as i32),

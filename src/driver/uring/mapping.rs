@@ -39,17 +39,17 @@ pub(super) struct Completion {
 
 /// Both queues of a ring.
 pub(super) struct Queues {
-    sq_head: *const AtomicU32,
-    sq_tail: *const AtomicU32,
-    sq_flags: *const AtomicU32,
-    sq_mask: u32,
+    pub(super) sq_head: *const AtomicU32,
+    pub(super) sq_tail: *const AtomicU32,
+    pub(super) sq_flags: *const AtomicU32,
+    pub(super) sq_mask: u32,
     sq_entries: u32,
-    entries: *mut Entry,
-    cq_head: *const AtomicU32,
-    cq_tail: *const AtomicU32,
+    pub(super) entries: *mut Entry,
+    pub(super) cq_head: *const AtomicU32,
+    pub(super) cq_tail: *const AtomicU32,
     cq_mask: u32,
-    cq_entries: u32,
-    completions: *const Completion,
+    pub(super) cq_entries: u32,
+    pub(super) completions: *const Completion,
     /// Entries written in all; the low bits are the submission tail, which the kernel sees from `publish` on.
     written: u64,
     /// The submission head when it was last looked at.

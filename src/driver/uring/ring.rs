@@ -1,5 +1,7 @@
 //! One io_uring: set-up with whatever flags the kernel knows, and `enter`.
 
+#[cfg(feature = "faults")]
+use super::between::Between;
 use super::{
     mapping::{Completion, Queues},
     setup::{self, Params},
@@ -83,11 +85,11 @@ impl Features {
 pub(crate) struct Ring {
     queues: Queues,
     fd: OwnedFd,
-    /// What `enter` takes: the descriptor, or the index under which it is registered with the calling thread.
-    enter_fd: RawFd,
-    enter_flags: u32,
+    gate: Gate,
     features: Features,
     kernel_features: u32,
+    #[cfg(feature = "faults")]
+    between: Option<Box<Between>>,
 }
 
 impl Ring {
@@ -122,11 +124,20 @@ impl Ring {
         // The index spares the kernel the look-up of the descriptor in each `enter`. A thread has room for 16; without
         // it everything works the same.
         let index = if features.registered { setup::register_ring(fd.as_raw_fd()) } else { None };
-        let (enter_fd, enter_flags) = match index {
-            Some(index) => (index as RawFd, ENTER_GETEVENTS | ENTER_REGISTERED_RING),
-            None => (fd.as_raw_fd(), ENTER_GETEVENTS),
+        let gate = match index {
+            Some(index) => Gate { fd: index as RawFd, flags: ENTER_GETEVENTS | ENTER_REGISTERED_RING },
+            None => Gate { fd: fd.as_raw_fd(), flags: ENTER_GETEVENTS },
         };
-        Ok(Ring { queues, fd, enter_fd, enter_flags, features, kernel_features: params.features })
+        let kernel_features = params.features;
+        Ok(Ring {
+            queues,
+            fd,
+            gate,
+            features,
+            kernel_features,
+            #[cfg(feature = "faults")]
+            between: None,
+        })
     }
 
     /// Whether opcodes and flags beyond those of Linux 5.11 may be used.
@@ -245,39 +256,74 @@ impl Ring {
     #[inline]
     pub(super) fn enter(&mut self, want: u32, limit: Option<u64>) -> Result<(), i32> {
         self.queues.publish();
-        let queued = self.queues.queued();
+        #[cfg(feature = "faults")]
+        if let Some(between) = &mut self.between {
+            return between.enter(self.gate, want, limit);
+        }
+        self.gate.enter(self.queues.queued(), want, limit)
+    }
+
+    /// Puts other queues in the place of the kernel's, and gives those.
+    #[cfg(feature = "faults")]
+    pub(super) fn replace_queues(&mut self, queues: Queues) -> Queues {
+        std::mem::replace(&mut self.queues, queues)
+    }
+
+    /// Puts something between these queues and the kernel's.
+    #[cfg(feature = "faults")]
+    pub(super) fn put_between(&mut self, between: Between) {
+        self.between = Some(Box::new(between));
+    }
+
+    /// A chain of so many entries is about to be queued.
+    #[cfg(feature = "faults")]
+    pub(super) fn note_chain(&mut self, entries: u32) {
+        let has_room = self.queues.has_room(entries);
+        if let Some(between) = &self.between {
+            between.note_chain(has_room);
+        }
+    }
+}
+
+/// What leads to the kernel's ring.
+#[derive(Clone, Copy)]
+pub(super) struct Gate {
+    /// The descriptor, or the index under which it is registered with the calling thread.
+    fd: RawFd,
+    flags: u32,
+}
+
+impl Gate {
+    /// Submits so many entries; otherwise as [`Ring::enter`].
+    #[inline]
+    pub(super) fn enter(self, submit: u32, want: u32, limit: Option<u64>) -> Result<(), i32> {
         match limit {
-            None => self.call(queued, want, self.enter_flags, ptr::null(), 0),
+            None => self.call(submit, want, self.flags, ptr::null(), 0),
             Some(nanos) => {
                 // `struct io_uring_getevents_arg`: a signal mask and its size, a minimal wait, and the time.
                 let time = Timespec::from_nanos(nanos);
                 let argument = [0, 0, &raw const time as u64];
-                self.call(
-                    queued,
-                    want,
-                    self.enter_flags | ENTER_EXT_ARG,
-                    argument.as_ptr().cast(),
-                    size_of_val(&argument),
-                )
+                let size = size_of_val(&argument);
+                self.call(submit, want, self.flags | ENTER_EXT_ARG, argument.as_ptr().cast(), size)
             }
         }
     }
 
     #[inline]
-    fn call(&self, submit: u32, want: u32, flags: u32, argument: *const u8, size: usize) -> Result<(), i32> {
+    fn call(self, submit: u32, want: u32, flags: u32, argument: *const u8, size: usize) -> Result<(), i32> {
         // SAFETY: the entries queued are valid (contract of `advance`); the argument is null, or lies on the caller's
         // frame.
-        let result =
-            ret(unsafe { libc::syscall(libc::SYS_io_uring_enter, self.enter_fd, submit, want, flags, argument, size) }
-                as i32);
+        let result = ret(unsafe {
+            libc::syscall(libc::SYS_io_uring_enter, self.fd, submit, want, flags, argument, size)
+        } as i32);
         if result < 0 { Err(-result) } else { Ok(()) }
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.enter_flags & ENTER_REGISTERED_RING != 0 {
-            setup::unregister_ring(self.fd.as_raw_fd(), self.enter_fd as u32);
+        if self.gate.flags & ENTER_REGISTERED_RING != 0 {
+            setup::unregister_ring(self.fd.as_raw_fd(), self.gate.fd as u32);
         }
     }
 }
