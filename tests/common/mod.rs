@@ -100,7 +100,7 @@ fn on(engine: &Engine, test: impl FnOnce()) {
 }
 
 /// A lost operation would hang the test for ever; this names the test and the engine instead.
-fn watchdog(engine: &'static str) -> mpsc::Sender<()> {
+pub fn watchdog(engine: &'static str) -> mpsc::Sender<()> {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     let (alive, dropped) = mpsc::channel();
     std::thread::spawn(move || {
