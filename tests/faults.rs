@@ -23,12 +23,13 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr},
     os::{fd::OwnedFd, unix::fs::FileExt as _, unix::net::UnixStream},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const RING: &[Fault] = &[Fault::Refusal, Fault::Withhold];
@@ -130,9 +131,8 @@ fn serve(config: Config) {
 #[test]
 fn an_echo_server_and_its_clients_lose_no_byte() {
     let visible = &[Fault::Short, Fault::NoDescriptors];
-    under(Plan::all, Needs { ring: &[RING, SEVERAL, visible], emulation: &[READINESS, visible] }, |config, _| {
-        serve(config)
-    });
+    let needs = Needs { ring: &[RING, SEVERAL, visible], emulation: &[READINESS, &[Fault::Reorder], visible] };
+    under(Plan::all, needs, |config, _| serve(config));
 }
 
 #[test]
@@ -185,7 +185,8 @@ fn contents(file: &File) -> Vec<u8> {
 fn a_file_is_copied_by_pieces_that_may_be_short() {
     let ring: &[&[Fault]] = &[RING, SEVERAL, &[Fault::Short, Fault::Punt]];
     let emulation: &[&[Fault]] = &[&[Fault::Short, Fault::InterruptedCall, Fault::SlowWorker, Fault::NoDescriptors]];
-    under(Plan::all, Needs { ring, emulation }, |config, random| {
+    let plan = |seed| Plan::all(seed).with(Fault::NoDescriptors, 2).with(Fault::SlowWorker, 2);
+    under(plan, Needs { ring, emulation }, |config, random| {
         let bytes = pattern(20 * CHUNK + 17, random.below(1000));
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("from"), &bytes).unwrap();
@@ -510,7 +511,7 @@ fn a_batch_that_overflows_the_completion_queue_is_answered_in_full() {
 fn a_cancel_that_loses_its_race_ends_the_operation_once_and_takes_no_byte() {
     let needs = Needs { ring: &[RING, &[Fault::LostCancel, Fault::LateCancel]], emulation: &[READINESS] };
     under(Plan::invisible, needs, |config, random| {
-        const ROUNDS: u32 = 150;
+        const ROUNDS: u32 = 100;
         let (a, mut b) = UnixStream::pair().unwrap();
         let queue = queue(4, config);
         let started = Arc::new(AtomicU32::new(0));
@@ -549,6 +550,48 @@ fn a_cancel_that_loses_its_race_ends_the_operation_once_and_takes_no_byte() {
             recv = done.op;
         }
         drop(writer.join().unwrap());
+    });
+}
+
+#[test]
+fn who_only_polls_gets_all_of_what_was_held_back() {
+    let needs = Needs { ring: &[RING, SEVERAL, &[Fault::Overflow]], emulation: &[READINESS] };
+    under(Plan::invisible, needs, |config, random| {
+        let queue = queue(16, config);
+        for round in 0..10 {
+            let pairs: Vec<_> = (0..16).map(|_| UnixStream::pair().unwrap()).collect();
+            for (number, (a, _)) in pairs.iter().enumerate() {
+                let recv = Recv::new(a.try_clone().unwrap(), vec![0; 1]);
+                queue.submit(recv, move |done| (number, done.result, done.op.into_buf())).unwrap();
+            }
+            let mut unsent: Vec<_> = (0..16).collect();
+            let (mut events, start) = (Vec::new(), Instant::now());
+            while events.len() < 16 {
+                // Few or many at once.
+                for _ in 0..random.below(unsent.len() as u64 + 1) {
+                    let number = unsent.swap_remove(random.below(unsent.len() as u64) as usize);
+                    (&pairs[number].1).write_all(&[number as u8]).unwrap();
+                }
+                events.extend(taken(&queue));
+                assert!(start.elapsed() < Duration::from_secs(20), "round {round}: {events:?} and nothing more");
+            }
+            events.sort_by_key(|event: &(usize, aio::Result<usize>, Vec<u8>)| event.0);
+            let wanted: Vec<_> = (0..16).map(|number| (number, Ok(1), vec![number as u8])).collect();
+            assert!(events == wanted && queue.is_empty(), "{events:?}");
+        }
+    });
+}
+
+/// Found by this: cancel after cancel kept an operation that had its result from ending.
+#[test]
+fn what_is_cancelled_again_and_again_ends_however_slow_the_cancels_are() {
+    let plan = |seed| Plan::new(seed).with(Fault::LateCancel, 1).with(Fault::Withhold, 2);
+    under(plan, Needs { ring: &[&[Fault::LateCancel]], emulation: &[] }, |config, _| {
+        let (output, _input) = pipe();
+        let reads = (0..4).map(|_| Read::new(&output, vec![0; 1]).timeout(NEVER));
+        let ended = reads.map(Some).chain([None]).map(|read| read.expect("the end of the window"));
+        let run = || catch_unwind(AssertUnwindSafe(|| aio::multi(windowed(ended, 8)))).is_err();
+        assert!(config.run(run).unwrap());
     });
 }
 

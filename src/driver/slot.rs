@@ -128,7 +128,7 @@ pub(crate) enum State {
     Worker,
     /// Pauses until some of its results are taken.
     Held,
-    /// Has its result, and the kernel still has its buffer.
+    /// Has its result, and the kernel still has its buffer, or other entries of it.
     #[cfg(target_os = "linux")]
     Lingering,
     /// Has its result.

@@ -520,8 +520,9 @@ impl Uring {
                     true if (*slot).is_cancelled() => -libc::ECANCELED,
                     true => -libc::EINTR,
                 });
-                if more {
-                    // Nothing can end it any more; the kernel still has the buffer.
+                if !last {
+                    // Nothing can end it any more; the kernel still has the buffer, or other entries of it. Another
+                    // cancel would only be one more of these.
                     (*slot).set_state(State::Lingering);
                 }
             } else {
@@ -550,6 +551,7 @@ impl Uring {
                 (*slot).set_state(State::Ring);
                 if (*slot).is_cancelled() || result < 0 {
                     (*slot).set_result(if result < 0 { result } else { -libc::ECANCELED });
+                    (*slot).set_state(State::Lingering);
                 } else {
                     self.push_again(slot, Flags::empty());
                 }

@@ -53,7 +53,6 @@ const OWN: u64 = u64::MAX;
 const OFF_SQES: i64 = 0x1000_0000;
 const SETUP_NO_SQARRAY: u32 = 1 << 16;
 const FLAG_CQ_OVERFLOW: u32 = 1 << 1;
-const FLAG_TASKRUN: u32 = 1 << 2;
 
 /// How long the kernel is waited for at once while something is withheld, in nanoseconds.
 const NAP: u64 = 20_000;
@@ -171,10 +170,7 @@ fn memory(entries: u32, completions: u32) -> std::io::Result<Queues> {
         if libc::ftruncate(fd.as_raw_fd(), len) < 0 {
             return Err(std::io::Error::last_os_error());
         }
-        let queues = Queues::map(&fd, &params)?;
-        // There may always be something that only `enter` brings.
-        (*queues.sq_flags).store(FLAG_TASKRUN, Ordering::Relaxed);
-        Ok(queues)
+        Queues::map(&fd, &params)
     }
 }
 
@@ -227,8 +223,9 @@ impl FarSide {
         }
     }
 
+    /// Whether there are completions that only another `enter` brings.
     fn set_overflow(&self, overflow: bool) {
-        let flags = if overflow { FLAG_TASKRUN | FLAG_CQ_OVERFLOW } else { FLAG_TASKRUN };
+        let flags = if overflow { FLAG_CQ_OVERFLOW } else { 0 };
         // SAFETY: as in `queued`.
         unsafe { (*self.sq_flags).store(flags, Ordering::Relaxed) };
     }
@@ -564,10 +561,10 @@ impl Between {
         if overflows {
             self.stream.add(Fault::Overflow);
         }
-        self.far.set_overflow(overflows);
         // What is kept is later than what had to wait for room only if it is of another operation.
         self.pending = rest;
         self.pending.append(&mut kept);
+        self.far.set_overflow(!self.pending.is_empty());
     }
 
     /// In any order, but for those with one key.
@@ -579,6 +576,11 @@ impl Between {
             by_key.entry(pending.key).or_default().push(pending);
         }
         keys.iter().filter_map(|key| by_key.get_mut(key).and_then(Vec::pop)).collect()
+    }
+
+    /// Whether `enter` would bring something that nothing in the engine's queues tells of.
+    pub(super) fn has_deferred(&self) -> bool {
+        self.real.has_deferred() || self.real.available() > self.seen || !self.late.is_empty()
     }
 
     /// A chain is about to be queued.

@@ -201,6 +201,10 @@ impl Ring {
     /// Whether `enter` would bring completions without waiting.
     #[inline]
     pub(super) fn has_deferred(&self) -> bool {
+        #[cfg(feature = "faults")]
+        if self.between.as_ref().is_some_and(|between| between.has_deferred()) {
+            return true;
+        }
         self.queues.has_deferred()
     }
 
