@@ -419,9 +419,9 @@ impl Between {
 
     /// Whether a cancel goes to the kernel later.
     fn hold_cancel(&mut self, entry: &Fields) -> bool {
-        if let Some(target) = self.known.get_mut(&entry.address) {
-            target.cancelled = true;
-        }
+        // If there is none its result is on its way, and once the cancel is answered its address may be another's.
+        let Some(target) = self.known.get_mut(&entry.address) else { return false };
+        target.cancelled = true;
         let lost = self.stream.strikes(Fault::LostCancel);
         if !lost && !self.stream.strikes(Fault::LateCancel) {
             return false;
