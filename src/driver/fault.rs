@@ -12,10 +12,11 @@ mod absent {
     use std::os::fd::RawFd;
 
     /// The faults of an engine: none.
-    #[derive(Default)]
     pub(crate) struct Faults;
 
     impl Faults {
+        pub(crate) const NONE: Faults = Faults;
+
         #[inline(always)]
         pub(crate) fn split(&mut self) -> Faults {
             Faults
@@ -74,10 +75,11 @@ mod present {
     }
 
     /// The faults of an engine, if it has any.
-    #[derive(Default)]
     pub(crate) struct Faults(Option<Stream>);
 
     impl Faults {
+        pub(crate) const NONE: Faults = Faults(None);
+
         pub(crate) fn new(plan: Plan) -> Faults {
             Faults(Some(plan.stream()))
         }

@@ -73,7 +73,7 @@ impl Ready {
             events: Vec::new(),
             waking: Vec::new(),
             stats: Stats { backend, ..Stats::default() },
-            faults: Faults::default(),
+            faults: Faults::NONE,
         })
     }
 

@@ -139,7 +139,7 @@ impl Workers {
             results: Arc::new(results),
             busy: 0,
             done: Vec::new(),
-            faults: Faults::default(),
+            faults: Faults::NONE,
         })
     }
 
