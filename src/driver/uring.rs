@@ -378,12 +378,18 @@ impl Uring {
 
     /// As [`Driver::poll`](super::Driver::poll).
     pub(crate) fn poll(&mut self, thorough: bool) {
-        if self.ring.has_queued() || self.ring.has_deferred() {
-            self.enter(0, None);
-        }
-        self.reap();
-        if thorough && !self.wheel.is_empty() {
-            self.expire();
+        loop {
+            if self.ring.has_queued() || self.ring.has_deferred() {
+                self.enter(0, None);
+            }
+            self.reap();
+            if thorough && !self.wheel.is_empty() {
+                self.expire();
+            }
+            // Whoever waits for the ring now would wait for ever for what it was not given.
+            if !self.ring.has_queued() {
+                break;
+            }
         }
     }
 

@@ -87,11 +87,12 @@ struct Known {
     sent: Option<Sent>,
 }
 
-/// A multishot operation is being stopped behind the engine's back.
-struct Ending {
-    /// What it gave last. Its successor tells whether it is the last one.
-    last: Completion,
-    error: Option<i32>,
+/// How a multishot operation is being stopped behind the engine's back. Its results are withheld until it has ended.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// As if it had given its last result.
+    Silent,
+    WithError(i32),
 }
 
 /// Bytes that are being sent without a copy, and what they were.
@@ -126,6 +127,8 @@ pub(super) struct Between {
     seen: u32,
     /// Something may have been cancelled that this module does not know.
     cancels_by_descriptor: bool,
+    /// Somebody may wait for the kernel's ring, which knows nothing of what is only in here.
+    is_watched: bool,
 }
 
 impl Ring {
@@ -138,6 +141,7 @@ impl Ring {
         let completions = if few { stream.pick(&[2, 4, 8]) } else { entries * 4 };
         let near = memory(entries, completions).map_err(|_| Unavailable::Memory)?;
         let far = FarSide::of(&near);
+        let is_watched = !ring.defers();
         let real = ring.replace_queues(near);
         ring.put_between(Between {
             real,
@@ -148,6 +152,7 @@ impl Ring {
             late: Vec::new(),
             seen: 0,
             cancels_by_descriptor: false,
+            is_watched,
         });
         Ok(ring)
     }
@@ -362,6 +367,8 @@ impl Between {
             _ => false,
         };
         let takes_buffers = entry.flags & SELECTS_BUFFER != 0;
+        // Results of several operations may lie in one buffer, in the order in which they come.
+        let key = if takes_buffers { OWN - 1 - u64::from(entry.buffer) } else { key };
         let result = self.failure(&entry, takes_buffers);
         // SAFETY: the engine's own entry, which is valid.
         let sent = unsafe { Sent::by(&entry) };
@@ -422,6 +429,9 @@ impl Between {
         // If there is none its result is on its way, and once the cancel is answered its address may be another's.
         let Some(target) = self.known.get_mut(&entry.address) else { return false };
         target.cancelled = true;
+        if self.is_watched {
+            return false;
+        }
         let lost = self.stream.strikes(Fault::LostCancel);
         if !lost && !self.stream.strikes(Fault::LateCancel) {
             return false;
@@ -469,48 +479,48 @@ impl Between {
             // Its address may be that of another operation soon.
             self.late.retain(|late| !(late.answered && late.entry.address == user_data));
         }
-        let key = known.key;
-        if let Some(ending) = known.ending.take() {
-            let mut last = ending.last;
-            let stopped = !more && result == -libc::ECANCELED && !known.cancelled && !self.cancels_by_descriptor;
-            match ending.error {
-                _ if more => known.ending = Some(Ending { last: completion, ..ending }),
-                None if stopped => last.flags &= !MORE,
-                Some(error) if stopped => completion.result = error,
-                _ => {}
+        match known.ending {
+            Some(ending) if !more && result == -libc::ECANCELED && !known.cancelled && !self.cancels_by_descriptor => {
+                match ending {
+                    Ending::WithError(error) => completion.result = error,
+                    Ending::Silent => {
+                        self.end_with_last(user_data);
+                        return self.give_back();
+                    }
+                }
             }
-            self.hand_over(last, key, true, None);
-            match (more, stopped && ending.error.is_none()) {
-                (true, _) => {}
-                (_, true) => self.give_back(),
-                _ => self.hand_over(completion, key, true, None),
-            }
-        } else if more && known.multishot && result > 0 && self.stop_early(&mut known, completion) {
-        } else {
-            let sent = if more { None } else { known.sent.take() };
-            self.hand_over(completion, key, true, sent);
+            None if more && known.multishot && result > 0 => known.ending = self.stop_early(&known, user_data),
+            _ => {}
         }
+        let sent = if more { None } else { known.sent.take() };
+        self.hand_over(completion, known.key, true, sent);
         if more {
             self.known.insert(user_data, known);
         }
     }
 
-    /// Whether a multishot operation is to be stopped with this result, or with an error after it.
-    fn stop_early(&mut self, known: &mut Known, last: Completion) -> bool {
+    /// Whether a multishot operation is to be stopped, and how.
+    fn stop_early(&mut self, known: &Known, user_data: u64) -> Option<Ending> {
         if known.cancelled || self.cancels_by_descriptor || !self.real.has_room(1) {
-            return false;
+            return None;
         }
-        let error = match known.takes_buffers {
-            _ if self.stream.strikes(Fault::EarlyEnd) => None,
-            true if self.stream.strikes(Fault::FailedShots) => Some(-libc::ENOBUFS),
-            false if self.stream.strikes(Fault::FailedShots) => Some(-libc::EMFILE),
-            _ => return false,
+        let ending = if self.stream.strikes(Fault::EarlyEnd) {
+            Ending::Silent
+        } else if self.stream.strikes(Fault::FailedShots) {
+            Ending::WithError(if known.takes_buffers { -libc::ENOBUFS } else { -libc::EMFILE })
+        } else {
+            return None;
         };
-        known.ending = Some(Ending { last, error });
-        let cancel = opcode::AsyncCancel::new(last.user_data).build().user_data(OWN);
+        let cancel = opcode::AsyncCancel::new(user_data).build().user_data(OWN);
         // SAFETY: the layouts are the same.
         self.give(unsafe { std::mem::transmute::<Entry, Fields>(cancel) });
-        true
+        Some(ending)
+    }
+
+    /// Makes a multishot operation's latest result its last one. The engine does not have it: see `release`.
+    fn end_with_last(&mut self, user_data: u64) {
+        let last = self.pending.iter_mut().rev().find(|pending| pending.completion.user_data == user_data);
+        last.expect("what is being stopped is withheld").completion.flags &= !MORE;
     }
 
     fn hand_over(&mut self, completion: Completion, key: u64, is_real: bool, sent: Option<Sent>) {
@@ -532,7 +542,8 @@ impl Between {
 
     /// Lets the engine see what it may see now, if there is room.
     fn release(&mut self) {
-        let mut withheld = HashSet::new();
+        let stopping = self.known.values().filter(|known| known.ending.is_some());
+        let mut withheld: HashSet<u64> = stopping.map(|known| known.key).collect();
         let (mut due, mut kept) = (Vec::new(), Vec::new());
         for pending in self.pending.drain(..) {
             if pending.turns > 0 || withheld.contains(&pending.key) {

@@ -37,7 +37,7 @@ pub(super) struct Fields {
     pub(super) len: u32,
     pub(super) op_flags: u32,
     pub(super) user_data: u64,
-    buffer: u16,
+    pub(super) buffer: u16,
     personality: u16,
     file: u32,
     rest: [u64; 2],
