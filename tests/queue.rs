@@ -5,7 +5,7 @@ mod net;
 
 mod common;
 
-use aio::{Config, Error, Queue, SetupError, op::*, queue::*};
+use aio::{Config, Error, Queue, SetupError, coro, op::*, queue::*};
 use common::*;
 use net::{tcp_pair, udp_pair};
 use std::{
@@ -442,4 +442,18 @@ fn what_is_printed_says_how_much_is_in_it() {
     let queue = queue(4, Config::new());
     queue.submit(Nop::new(), |_| ()).unwrap();
     assert_eq!(format!("{queue:?}"), "Queue { len: 1, capacity: 4, .. }");
+}
+
+/// A socket has no offset: the kernel refuses it, and what is tried again has to be submitted before the task waits.
+#[test]
+fn a_task_gets_the_result_of_a_second_try() {
+    each_queue(|config| {
+        let root = || {
+            let (queue, (a, b)) = (queue(4, config), UnixStream::pair().unwrap());
+            (&b).write_all(b"a").unwrap();
+            queue.submit(Read::new(a, vec![0; 1]).at(5), |done| done.result).unwrap();
+            assert_eq!(collect(&queue, 1), [Ok(1)]);
+        };
+        coro::Config::new().engine(config).run(root).unwrap();
+    });
 }
