@@ -524,6 +524,12 @@ impl Between {
     }
 
     fn hand_over(&mut self, completion: Completion, key: u64, is_real: bool, sent: Option<Sent>) {
+        // What is withheld must not fill the kernel's queue, for what it waits for has to fit in there as well.
+        let gives_back = is_real && self.seen > self.real.capacity() / 2;
+        if gives_back {
+            self.give_back();
+        }
+        let is_real = is_real && !gives_back;
         let turns = if completion.flags & NOTIFICATION != 0 && self.stream.strikes(Fault::LateNotification) {
             5 + self.stream.below(20)
         } else if self.stream.strikes(Fault::Withhold) {
