@@ -190,6 +190,11 @@ impl Post {
         !self.done.is_empty() || !self.backlog.borrow().is_empty()
     }
 
+    /// Whether the bell was rung, and the engine has not told of it yet.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.shared.get().is_some_and(|shared| shared.rung.load(Ordering::Acquire))
+    }
+
     /// Does what the letters say.
     pub(super) fn deliver(&self, runtime: &Runtime) {
         let Some(shared) = self.shared.get() else { return };

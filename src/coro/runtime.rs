@@ -503,9 +503,9 @@ impl Runtime {
             self.go_on();
             self.engine.turn(self.needed());
             self.collect();
-        } else if self.post.has_rung() {
-            // The last one that could ring did so, and went, since that was looked at above.
-            self.poll(false);
+        } else if self.post.is_unheard() {
+            // The last one that could ring did so, and went, before the engine has told of it.
+            self.post.deliver(self);
         } else {
             self.give_up();
         }
