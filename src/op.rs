@@ -20,6 +20,7 @@ macro_rules! gives {
 }
 
 mod addr;
+mod boxed;
 mod bundle;
 mod cancel;
 mod child;
@@ -52,6 +53,8 @@ mod wake;
 mod zero_copy;
 
 pub use addr::Address;
+#[doc(hidden)]
+pub use boxed::Boxed;
 pub use bundle::SendBundle;
 pub use cancel::Cancel;
 pub use child::{ChildExit, Exit};

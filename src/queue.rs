@@ -388,11 +388,18 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         if !self.inner.engine.is_alive() {
             return 0;
         }
-        let mut count = 0;
-        for place in (0..self.inner.capacity).filter_map(|index| self.place(index)) {
+        let places = || (0..self.inner.capacity).filter_map(|index| self.place(index));
+        let found = |place: &*mut Place<'q, E, PLACE>| {
+            let (place, slot) = (*place, Place::slot_of(*place));
             // SAFETY: places stay as long as the queue; the slot of one that was submitted is initialised.
-            let found = unsafe { (*place).phase.get().has_slot() && matches((*Place::slot_of(place)).op) };
-            count += usize::from(found && self.cancel_place(place));
+            unsafe { (*place).phase.get().has_slot() && (*slot).state() != State::Done && matches((*slot).op) }
+        };
+        // First, since the end of one may be that of those which are linked to it.
+        let count = places().filter(found).count();
+        for place in places() {
+            if found(&place) {
+                self.cancel_place(place);
+            }
         }
         count
     }

@@ -211,7 +211,23 @@ fn if_ready(fd: RawFd, events: i16, call: impl FnOnce() -> i32) -> i32 {
 unsafe fn accept(fd: RawFd, addr: *mut libc::sockaddr, len: *mut libc::socklen_t, flags: i32) -> i32 {
     // SAFETY: promised by the caller.
     let accept = || unsafe { sys::accept(fd, addr, len, flags) };
-    if sys::is_blocking(fd) { if_ready(fd, libc::POLLIN, accept) } else { accept() }
+    if !sys::is_blocking(fd) {
+        return accept();
+    }
+    match if_ready(fd, libc::POLLIN, accept) {
+        // It never will be ready, and says so without waiting.
+        error if error == -libc::EAGAIN && !listens(fd) => accept(),
+        result => result,
+    }
+}
+
+/// Whether connections can come.
+fn listens(fd: RawFd) -> bool {
+    let mut listens: i32 = 0;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the pointers are to locals of the sizes given.
+    unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast(), &mut len) };
+    listens != 0
 }
 
 /// Starts to connect. `-EINPROGRESS` means that the socket will become writable when it is decided.
@@ -240,6 +256,21 @@ pub(crate) fn connect_outcome(fd: RawFd) -> Attempt {
 fn later(result: i32) -> Attempt {
     if result == -libc::EAGAIN { Attempt::Later } else { Attempt::Done(result) }
 }
+
+/// Whether an operation that receives has nothing to wait for, since its socket was shut down.
+pub(crate) fn has_ended(op: &RawOp, fd: Fd) -> bool {
+    let receives = match op {
+        RawOp::Recv { .. } | RawOp::RecvMsg { .. } => true,
+        RawOp::Read { .. } | RawOp::Readv { .. } => sys::is_socket(fd.number()),
+        _ => false,
+    };
+    receives && sys::poll_one(fd.number(), SHUT, 0) & i32::from(SHUT) == i32::from(SHUT)
+}
+
+#[cfg(target_os = "linux")]
+const SHUT: u16 = (libc::POLLIN | libc::POLLRDHUP) as u16;
+#[cfg(not(target_os = "linux"))]
+const SHUT: u16 = (libc::POLLIN | libc::POLLHUP) as u16;
 
 /// Performs an operation without waiting. `progress` is what earlier attempts have transferred, and is kept up.
 ///

@@ -211,6 +211,13 @@ impl Ready {
                 }
             };
             (*slot).emulated().progress.set(progress);
+            let outcome = match (outcome, op.readiness()) {
+                // A datagram socket that was shut down is ready, and has nothing, and says so to nobody who does not wait.
+                (Attempt::Park, Some((fd, _))) if (*slot).state() == State::Parked && perform::has_ended(&op, fd) => {
+                    Attempt::Done(progress as i32)
+                }
+                (outcome, _) => outcome,
+            };
             match outcome {
                 Attempt::Done(result) => self.settle(slot, result),
                 Attempt::Cut(result) => {
@@ -236,6 +243,10 @@ impl Ready {
             if fd.number() < 0 {
                 return self.settle(slot, -libc::EBADF);
             }
+            // Not even an error can happen to a file; a ring says so too.
+            if events == 0 && sys::is_disk(fd.number()) {
+                return self.settle(slot, -libc::EINVAL);
+            }
             (*slot).set_state(State::Parked);
             let interest = self.parked.add(fd.number(), slot, events);
             let failed = self.selector.arm(fd.number(), interest);
@@ -246,6 +257,8 @@ impl Ready {
             match failed {
                 // Not something that can be waited for: a file, always ready.
                 error if error == -libc::EPERM && op.may_be_file() => self.give_to_worker(slot),
+                // What it was asked about will never be; a ring says so too.
+                error if error == -libc::EPERM && matches!(op, RawOp::Poll { .. }) => self.settle(slot, -libc::EINVAL),
                 error if error == -libc::EPERM => self.settle(slot, i32::from(events)),
                 error => self.settle(slot, error),
             }

@@ -391,6 +391,12 @@ impl Uring {
                 break;
             }
         }
+        // A time that is up has made a cancellation, and a chain its next step. Whoever waits for the descriptor now
+        // would wait for the answer to something that the kernel does not have.
+        while thorough && self.is_pollable() && self.ring.has_queued() {
+            self.enter(0, None);
+            self.reap();
+        }
     }
 
     /// As [`Driver::pollable`](super::Driver::pollable).

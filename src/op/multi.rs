@@ -366,7 +366,7 @@ impl<D: Descriptor> MultiOp for PollMulti<D> {
     }
 
     unsafe fn item(&mut self, shot: Shot) -> Result<PollEvents> {
-        number(shot).map(|mask| PollEvents::from_bits_truncate(mask as u16))
+        number(shot).map(|mask| self.events.answer(mask))
     }
 }
 

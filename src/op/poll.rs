@@ -27,6 +27,16 @@ bitflags::bitflags! {
     }
 }
 
+impl PollEvents {
+    /// What an engine has answered, without what nobody asked for: a ring tells of `RDHUP` in any case.
+    pub(super) fn answer(self, mask: u32) -> PollEvents {
+        let events = PollEvents::from_bits_truncate(mask as u16);
+        #[cfg(target_os = "linux")]
+        let events = events & (self | PollEvents::RDHUP.complement());
+        events
+    }
+}
+
 /// Waits until a descriptor is ready: `poll(2)`, once. The output tells what for.
 ///
 /// A regular file is always ready.
@@ -71,6 +81,6 @@ impl<D: Descriptor> Op for Poll<D> {
 
     fn settle(&mut self, outcome: Outcome<'_>) -> Result<PollEvents> {
         self.fd.finished(&outcome);
-        outcome.result().map(|mask| PollEvents::from_bits_truncate(mask as u16))
+        outcome.result().map(|mask| self.events.answer(mask))
     }
 }

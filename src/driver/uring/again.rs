@@ -28,6 +28,9 @@ pub(super) enum Remedy {
     Directly,
     /// This socket, or this much memory, cannot be sent from in place.
     Copy,
+    /// It was given an offset and does not take one, and its time is up before it could be tried without. An operation
+    /// has one attempt in any case.
+    LastTry,
     /// A signal came in between, which disturbs no operation.
     Resume,
     /// Nobody asked for the end: the kernel could not start a worker, as when a signal came in between.
@@ -42,15 +45,17 @@ impl Remedy {
     pub(super) unsafe fn of(slot: *mut Slot) -> Remedy {
         // SAFETY: promised by the caller.
         let (op, result, cancelled) = unsafe { ((*slot).op, (*slot).result(), (*slot).is_cancelled()) };
-        if cancelled {
-            return Remedy::None;
-        }
         let has_offset = { op }.offset_mut().is_some_and(|offset| *offset != CURRENT_POSITION);
+        if cancelled {
+            return if result == -libc::ESPIPE && has_offset { Remedy::LastTry } else { Remedy::None };
+        }
         match (-result, op) {
             (libc::EAGAIN, RawOp::Connect { .. }) => Remedy::None,
             (libc::EAGAIN, _) if !op.is_nonblocking() && op.readiness().is_some() => Remedy::Await,
             (libc::ESPIPE, _) if has_offset => Remedy::WithoutOffset,
             (libc::EOPNOTSUPP, RawOp::Read { len: 0, .. }) => Remedy::Directly,
+            // As the ring says of what is no socket.
+            (libc::EOPNOTSUPP, RawOp::SetSockOpt { .. } | RawOp::GetSockOpt { .. }) => Remedy::Directly,
             (
                 libc::EOPNOTSUPP,
                 RawOp::Read { .. } | RawOp::Readv { .. } | RawOp::Write { .. } | RawOp::Writev { .. },
@@ -104,6 +109,18 @@ impl Uring {
                         *offset = CURRENT_POSITION;
                     }
                     self.push_again(slot, Flags::empty());
+                }
+                Remedy::LastTry => {
+                    if let Some(offset) = (*slot).op.offset_mut() {
+                        *offset = CURRENT_POSITION;
+                    }
+                    let answer = match perform::attempt(&chain::resolved(&*slot), &mut 0) {
+                        Attempt::Done(result) => result,
+                        _ => -libc::ECANCELED,
+                    };
+                    self.direct_calls += 1;
+                    (*slot).set_result(answer);
+                    return false;
                 }
                 // Nothing but the ring has the file; its answer has to do.
                 Remedy::AskOtherwise | Remedy::Directly if (*slot).op.needs_ring() => return false,

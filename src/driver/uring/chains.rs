@@ -19,6 +19,9 @@ impl Uring {
     /// As [`Driver::submit`](crate::driver::Driver::submit).
     pub(super) unsafe fn submit_chain(&mut self, head: *mut Slot) {
         let (mut slots, mut entries, mut stepped, mut opens) = (0, 0, false, false);
+        // Without deferred work the kernel's worker goes on with a chain where it has done an operation: it waits itself
+        // then, also for what must not wait, and a time limit does not reach it (seen on Linux 6.18).
+        let (workers_go_on, mut worker) = (!self.ring.defers(), false);
         // SAFETY: none of the slots is finished before one is started below.
         unsafe {
             for slot in slots_from(head) {
@@ -30,6 +33,9 @@ impl Uring {
                 entries += 1 + u32::from((*slot).limit().is_some());
                 stepped |= !self.support.in_chain(&(*slot).op);
                 stepped |= (*slot).link() == Link::Hard && may_have_no_answer(&(*slot).op);
+                stepped |= (*slot).link() == Link::Soft && fails_unnoticed(&(*slot).op);
+                stepped |= worker && may_wait(&(*slot).op);
+                worker |= workers_go_on && may_take_worker(&(*slot).op);
                 opens |= matches!((*slot).op, RawOp::Open { target: Target::Chain, .. });
             }
         }
@@ -100,8 +106,11 @@ impl Uring {
             if remedy != Remedy::None && chain.again.get().is_null() {
                 chain.again.set(slot);
             }
-            let hold =
-                ptr::eq(chain.again.get(), slot) || (*slot).result() == -libc::ECANCELED && !(*slot).is_cancelled();
+            let never_ran = |slot: *mut Slot| (*slot).result() == -libc::ECANCELED && !(*slot).is_cancelled();
+            // The one that was refused has an error of its own, in a chain whose head has never run.
+            let refused =
+                !ptr::eq(head, slot) && (*slot).result() < 0 && (*head).state() != State::Done && never_ran(head);
+            let hold = ptr::eq(chain.again.get(), slot) || never_ran(slot) || refused;
             chain.held.set(chain.held.get() + u32::from(hold));
             chain.unanswered.set(chain.unanswered.get() - 1);
             let (answered, held) = (chain.unanswered.get() == 0, chain.held.get());
@@ -128,10 +137,10 @@ impl Uring {
         // SAFETY: promised by the caller. As long as a slot is held the waiter waits, so all of them are in place.
         unsafe {
             let chain = (*head).chained();
-            let never_ran = (*head).state() != State::Done && chain.cancels.get() == self.cancels;
+            let undisturbed = chain.cancels.get() == self.cancels;
             let from = match chain.again.get() {
                 again if !again.is_null() => again,
-                _ if never_ran => head,
+                _ if undisturbed => stranded(head).unwrap_or(ptr::null_mut()),
                 _ => ptr::null_mut(),
             };
             let all_held = |from| slots_from(from).all(|slot| (*slot).state() != State::Done);
@@ -172,11 +181,58 @@ impl Uring {
     }
 }
 
+/// The first slot of a chain that should have run and has not: the head, or what is linked hard to a head that the kernel
+/// has refused when it first looked at it.
+///
+/// # Safety
+/// As [`resolve_chain`](Uring::resolve_chain).
+unsafe fn stranded(head: *mut Slot) -> Option<*mut Slot> {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if (*head).state() != State::Done {
+            return Some(head);
+        }
+        let mut pairs = slots_from(head).zip(slots_from(head).skip(1));
+        let (before, first) = pairs.find(|&(_, slot)| (*slot).state() != State::Done)?;
+        ((*before).link() == Link::Hard && !(*first).is_cancelled()).then_some(first)
+    }
+}
+
+/// Whether a worker of the kernel may do an operation.
+fn may_take_worker(op: &RawOp) -> bool {
+    match op {
+        RawOp::Nop | RawOp::Timeout { .. } => false,
+        RawOp::Splice { .. } | RawOp::Tee { .. } => true,
+        _ => !may_wait(op),
+    }
+}
+
+/// Whether the kernel takes the failure of an operation for a success that breaks no soft link (seen on Linux 6.18).
+fn fails_unnoticed(op: &RawOp) -> bool {
+    let on_names = matches!(
+        op,
+        RawOp::Rename { .. }
+            | RawOp::Unlink { .. }
+            | RawOp::Mkdir { .. }
+            | RawOp::Symlink { .. }
+            | RawOp::Link { .. }
+            | RawOp::Statx { .. }
+    );
+    let on_files = matches!(op, RawOp::Fsync { .. } | RawOp::Allocate { .. } | RawOp::Truncate { .. });
+    on_names || on_files || matches!(op, RawOp::Shutdown { .. })
+}
+
 /// Whether the ring's answer to an operation may be [none](super::again): a socket that was given an offset. Behind a
 /// hard link the kernel goes on all the same, before it could be tried again.
 fn may_have_no_answer(op: &RawOp) -> bool {
     let has_offset = { *op }.offset_mut().is_some_and(|offset| *offset != CURRENT_POSITION);
-    has_offset && op.readiness().is_some_and(|(fd, _)| !fd.is_opened() && !fd.is_disk())
+    // What is no socket gets its error from the system call.
+    has_offset && may_wait(op) || matches!(op, RawOp::SetSockOpt { .. } | RawOp::GetSockOpt { .. })
+}
+
+/// Whether an operation works on what may not be ready.
+fn may_wait(op: &RawOp) -> bool {
+    op.readiness().is_some_and(|(fd, _)| !fd.is_opened() && !fd.is_disk())
 }
 
 /// In a chain that is stepped through, what is linked to an operation starts when that has ended. A send from the place
