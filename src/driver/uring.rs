@@ -527,7 +527,10 @@ impl Uring {
                     // It may have been found by its descriptor, so it is not tried again.
                     (*slot).set_cancelled();
                 }
+                let late = (*slot).is_cancelled() && again::asks_to_wait(&(*slot).op, result);
                 (*slot).set_result(match interrupted {
+                    // What would be tried again was cancelled before that.
+                    false if late => -libc::ECANCELED,
                     false => result,
                     true if (*slot).is_cancelled() => -libc::ECANCELED,
                     true => -libc::EINTR,

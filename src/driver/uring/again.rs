@@ -50,8 +50,7 @@ impl Remedy {
             return if result == -libc::ESPIPE && has_offset { Remedy::LastTry } else { Remedy::None };
         }
         match (-result, op) {
-            (libc::EAGAIN, RawOp::Connect { .. }) => Remedy::None,
-            (libc::EAGAIN, _) if !op.is_nonblocking() && op.readiness().is_some() => Remedy::Await,
+            _ if asks_to_wait(&op, result) => Remedy::Await,
             (libc::ESPIPE, _) if has_offset => Remedy::WithoutOffset,
             (libc::EOPNOTSUPP, RawOp::Read { len: 0, .. }) => Remedy::Directly,
             // As the ring says of what is no socket.
@@ -75,6 +74,12 @@ impl Remedy {
             _ => Remedy::None,
         }
     }
+}
+
+/// Whether the ring has not waited where it had to.
+pub(super) fn asks_to_wait(op: &RawOp, result: i32) -> bool {
+    let waits = !matches!(op, RawOp::Connect { .. }) && !op.is_nonblocking() && op.readiness().is_some();
+    result == -libc::EAGAIN && waits
 }
 
 /// Whether a send that leaves its bytes where they are could not be done, or not like that: by this kind of socket,
