@@ -1,9 +1,14 @@
-//! Runs a command with io_uring denied by seccomp, as the default filters of container runtimes do:
-//! `deny EPERM|ENOSYS COMMAND [ARGUMENT…]`.
+//! Runs a command in an environment that denies it something:
+//! `deny EPERM|ENOSYS|memlock=KIB|nofile=NUMBER… COMMAND [ARGUMENT…]`.
+//!
+//! - `EPERM`, `ENOSYS`: io_uring, by seccomp, as the default filters of container runtimes do.
+//! - `memlock=64`: more than 64 KiB of locked memory (`RLIMIT_MEMLOCK`), also to root, who otherwise may lock any.
+//! - `nofile=64`: more than 64 descriptors (`RLIMIT_NOFILE`).
 //!
 //! ```sh
 //! cargo build --example deny
 //! target/debug/examples/deny EPERM cargo test --tests
+//! target/debug/examples/deny memlock=0 nofile=64 cargo test --test queue
 //! ```
 
 #[cfg(target_os = "linux")]
@@ -13,27 +18,99 @@ fn main() -> std::process::ExitCode {
         process::{Command, ExitCode},
     };
 
-    let mut arguments = std::env::args_os().skip(1);
-    let errno = match arguments.next().as_deref().and_then(|name| name.to_str()) {
-        Some("EPERM") => libc::EPERM,
-        Some("ENOSYS") => libc::ENOSYS,
-        _ => return usage(),
-    };
-    let Some(program) = arguments.next() else { return usage() };
-    if let Err(error) = deny_io_uring(errno) {
-        eprintln!("deny: cannot install the seccomp filter: {error}");
-        return ExitCode::from(2);
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let mut denials = 0;
+    while let Some(denied) = arguments.peek().and_then(|what| denial(what.to_str()?)) {
+        if let Err(error) = denied.impose() {
+            eprintln!("deny: cannot {denied}: {error}");
+            return ExitCode::from(2);
+        }
+        arguments.next();
+        denials += 1;
     }
-    // Filters survive `execve`, and are inherited by everything that the command starts.
+    let Some(program) = arguments.next().filter(|_| denials > 0) else {
+        eprintln!("usage: deny EPERM|ENOSYS|memlock=KIB|nofile=NUMBER… COMMAND [ARGUMENT…]");
+        return ExitCode::from(2);
+    };
+    // All of it survives `execve`, and is inherited by everything that the command starts.
     let error = Command::new(&program).args(arguments).exec();
     eprintln!("deny: cannot run {}: {error}", program.display());
     ExitCode::from(2)
 }
 
-#[cfg(target_os = "linux")]
-fn usage() -> std::process::ExitCode {
-    eprintln!("usage: deny EPERM|ENOSYS COMMAND [ARGUMENT…]");
+#[cfg(not(target_os = "linux"))]
+fn main() -> std::process::ExitCode {
+    eprintln!("deny: seccomp and io_uring exist on Linux only");
     std::process::ExitCode::from(2)
+}
+
+/// What is to be denied.
+#[cfg(target_os = "linux")]
+enum Denial {
+    Rings(i32),
+    Locking(libc::rlim_t),
+    Descriptors(libc::rlim_t),
+}
+
+#[cfg(target_os = "linux")]
+fn denial(what: &str) -> Option<Denial> {
+    match what {
+        "EPERM" => Some(Denial::Rings(libc::EPERM)),
+        "ENOSYS" => Some(Denial::Rings(libc::ENOSYS)),
+        _ => match what.split_once('=')? {
+            ("memlock", kib) => Some(Denial::Locking(kib.parse::<libc::rlim_t>().ok()?.checked_mul(1024)?)),
+            ("nofile", number) => Some(Denial::Descriptors(number.parse().ok()?)),
+            _ => None,
+        },
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Denial::Rings(_) => write!(f, "install the seccomp filter"),
+            Denial::Locking(bytes) => write!(f, "limit locked memory to {bytes} bytes"),
+            Denial::Descriptors(number) => write!(f, "limit descriptors to {number}"),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Denial {
+    fn impose(&self) -> std::io::Result<()> {
+        match *self {
+            Denial::Rings(errno) => deny_io_uring(errno),
+            Denial::Locking(bytes) => {
+                drop_ipc_lock()?;
+                limit(libc::RLIMIT_MEMLOCK, bytes)
+            }
+            Denial::Descriptors(number) => limit(libc::RLIMIT_NOFILE, number),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) -> std::io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: reads a local.
+    if unsafe { libc::setrlimit(resource, &limit) } == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Who has `CAP_IPC_LOCK` is not limited. The next `execve` takes from root what is not in the bounding set.
+#[cfg(target_os = "linux")]
+fn drop_ipc_lock() -> std::io::Result<()> {
+    const CAP_IPC_LOCK: libc::c_ulong = 14;
+    // SAFETY: both take numbers only.
+    unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_LOWER, CAP_IPC_LOCK, 0, 0);
+        if libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0) == 0 {
+            return Ok(());
+        }
+    }
+    let error = std::io::Error::last_os_error();
+    // An ordinary user may not drop it, and has not got it.
+    if error.raw_os_error() == Some(libc::EPERM) { Ok(()) } else { Err(error) }
 }
 
 /// Makes the system calls of io_uring fail with `errno`, in this process and all it becomes or starts, for good.
@@ -60,10 +137,4 @@ fn deny_io_uring(errno: i32) -> std::io::Result<()> {
             || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) != 0
     };
     if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() -> std::process::ExitCode {
-    eprintln!("deny: seccomp and io_uring exist on Linux only");
-    std::process::ExitCode::from(2)
 }

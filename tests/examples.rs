@@ -413,6 +413,32 @@ fn deny_takes_io_uring_away_from_a_program() {
     failed(&run("EWHAT"), 2, "usage: deny EPERM|ENOSYS");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn deny_limits_root_too() {
+    let (Some(deny), Some(immediate)) = (program("deny"), program("immediate")) else { return };
+    let output = Command::new(&deny).arg("nofile=4").arg(&immediate).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && err.contains("Too many open files"), "{err}");
+    let mut limited = Command::new(&deny);
+    limited.args(["memlock=64", "nofile=100", "grep", "-h", "CapEff\\|locked memory"]);
+    let text = succeeded(&limited.args(["/proc/self/status", "/proc/self/limits"]).output().unwrap());
+    assert!(text.contains(&format!("Max locked memory         {0:<20} {0:<20}", 64 << 10)), "{text}");
+    let capabilities = text.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let lock = 1 << 14;
+    assert_eq!(u64::from_str_radix(capabilities.trim(), 16).unwrap() & lock, 0, "CAP_IPC_LOCK: {text}");
+}
+
+#[test]
+fn sick_task_ends_alone() {
+    each("sick_task", |_, run| {
+        let output = run(&[]);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && err.contains("this task is sick"), "{out}\n{err}");
+        assert_eq!(out, "the task panicked: this task is sick; the others go on\nand end as they should\n");
+    });
+}
+
 #[test]
 fn dynamic_prints_checksums_as_they_come() {
     let dir = tempfile::tempdir().unwrap();

@@ -32,9 +32,14 @@ use std::{
 const BLOCK: usize = 64 << 10;
 const CANCELED: aio::Result<()> = Err(Error::Canceled);
 
+/// Something done to the library, on engines of its own.
+type Attack = fn(&Engine);
+/// So many races.
+type Races = fn(&Engine, usize);
+
 /// A test of the list: each attack on each way to make an engine, in a process of its own.
 #[track_caller]
-fn attacked(name: &str, attacks: &[(&str, fn(&Engine))]) {
+fn attacked(name: &str, attacks: &[(&str, Attack)]) {
     counted(name, || {
         each_engine(|engine| {
             for (what, attack) in attacks {
@@ -145,7 +150,7 @@ fn ended_runtime(engine: &Engine) {
 
 #[test]
 fn direct_reads_in_flight_at_the_end() {
-    let attacks: &[(&str, fn(&Engine))] = &[("a queue", dropped_queue), ("a runtime", ended_runtime)];
+    let attacks: &[(&str, Attack)] = &[("a queue", dropped_queue), ("a runtime", ended_runtime)];
     attacked("direct_reads_in_flight_at_the_end", attacks);
 }
 
@@ -216,7 +221,7 @@ fn panicking_tasks(engine: &Engine) {
 
 #[test]
 fn a_panic_with_an_operation_in_flight() {
-    let attacks: &[(&str, fn(&Engine))] =
+    let attacks: &[(&str, Attack)] =
         &[("a batch", panicking_batch), ("a queue", panicking_scope), ("tasks", panicking_tasks)];
     attacked("a_panic_with_an_operation_in_flight", attacks);
 }
@@ -264,7 +269,7 @@ fn waiting_operations(engine: &Engine) {
 
 #[test]
 fn a_thousand_that_wait_at_teardown() {
-    let attacks: &[(&str, fn(&Engine))] = &[("tasks", parked_tasks), ("a queue", waiting_operations)];
+    let attacks: &[(&str, Attack)] = &[("tasks", parked_tasks), ("a queue", waiting_operations)];
     attacked("a_thousand_that_wait_at_teardown", attacks);
 }
 
@@ -272,7 +277,7 @@ fn a_thousand_that_wait_at_teardown() {
 fn a_timeout_races_a_completion_a_hundred_thousand_times() {
     counted("a_timeout_races_a_completion_a_hundred_thousand_times", || {
         each_engine(|engine| {
-            let ways: [(&str, fn(&Engine, usize)); 3] =
+            let ways: [(&str, Races); 3] =
                 [("batches", races::in_batches), ("a queue", races::in_a_queue), ("tasks", races::in_tasks)];
             for (what, race) in &ways {
                 let what = format!("{what} on {}", engine.name);
@@ -381,7 +386,7 @@ fn fork_in_a_task(engine: &Engine) {
 
 #[test]
 fn a_fork_with_operations_in_flight() {
-    let attacks: &[(&str, fn(&Engine))] =
+    let attacks: &[(&str, Attack)] =
         &[("a batch", fork_in_a_batch), ("a queue", fork_beside_a_queue), ("a task", fork_in_a_task)];
     attacked("a_fork_with_operations_in_flight", attacks);
 }
@@ -409,7 +414,7 @@ fn storm(work: impl Fn()) {
 
 #[test]
 fn a_storm_of_signals() {
-    let attacks: &[(&str, fn(&Engine))] = &[
+    let attacks: &[(&str, Attack)] = &[
         ("batches", |engine| {
             let batch = || {
                 works();
@@ -526,7 +531,7 @@ fn exits_with_late_opens(engine: &Engine) {
 
 #[test]
 fn threads_that_exit_with_reads_pending() {
-    let attacks: &[(&str, fn(&Engine))] =
+    let attacks: &[(&str, Attack)] =
         &[("a queue", exits_with_a_queue), ("tasks", exits_with_tasks), ("late files", exits_with_late_opens)];
     attacked("threads_that_exit_with_reads_pending", attacks);
 }
@@ -593,7 +598,7 @@ fn full_runtime(engine: &Engine) {
 
 #[test]
 fn everything_that_can_be_made_goes_again() {
-    let attacks: &[(&str, fn(&Engine))] = &[
+    let attacks: &[(&str, Attack)] = &[
         ("late descriptors", late_descriptors),
         ("a queue", full_queue),
         ("a runtime", full_runtime),

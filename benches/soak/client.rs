@@ -150,7 +150,7 @@ impl Clients {
                 }
             }
             _ => {
-                let mode = if kind % 2 == 0 { Mode::Plain } else { Mode::Chunks };
+                let mode = if kind.is_multiple_of(2) { Mode::Plain } else { Mode::Chunks };
                 session.talk(options, mode, random).and_then(|()| session.leave(kind, random))
             }
         };

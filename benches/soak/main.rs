@@ -186,6 +186,8 @@ type Serve = fn(Config, usize, Listeners, &Counts, &(dyn Fn() -> io::Result<Samp
 /// One server on one engine.
 fn one(options: &Options, backend: Backend, name: &str, serve: Serve) -> io::Result<()> {
     resources::allow_descriptors(options.connections + 100)?;
+    // The thread's own engine, which binds the listeners, stays.
+    aio::single(aio::op::Nop::new())?;
     let before = Census::settled();
     let (began, counts) = (Instant::now(), Counts::default());
     let directory = Directory::new()?;

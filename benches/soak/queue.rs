@@ -60,6 +60,8 @@ struct Server<'a> {
 /// What may still be in flight for each connection: a receive, a send, a timer; and as much again for those before it,
 /// whose end is not known yet.
 const PLACES: usize = 6;
+/// More no queue has.
+const MOST: u32 = 32_768;
 const NO_FAULT: &str = "a send that takes so long is a hang";
 
 pub fn serve(
@@ -69,7 +71,7 @@ pub fn serve(
     counts: &Counts,
     watch: &(dyn Fn() -> io::Result<Samples> + Sync),
 ) -> io::Result<Samples> {
-    let queue = Queue::with_config((PLACES * connections + 256) as u32, config)?;
+    let queue = Queue::with_config(MOST.min((PLACES * connections + 256) as u32), config)?;
     for listener in listeners.tcp.into_iter().map(OwnedFd::from).chain([listeners.unix.into()]) {
         queue.submit_multi(AcceptMulti::new(listener), Event::Accepted)?;
     }
@@ -165,7 +167,8 @@ impl Server<'_> {
             }
             (Err(error), _) => {
                 connection.ended = true;
-                if !(connection.broken && error == Error::Canceled) && !is_no_buffer(error) {
+                let wanted = connection.broken && error == Error::Canceled;
+                if !(wanted || is_no_buffer(error)) {
                     self.counts.error(&error.into());
                 }
             }

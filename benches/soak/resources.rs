@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::{
+    collections::BTreeMap,
     fs, io,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -25,22 +27,28 @@ pub fn allow_descriptors(count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// How many descriptors and threads this process has.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The descriptors of this process, with what they lead to, and how many threads it has.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Census {
-    descriptors: usize,
+    descriptors: BTreeMap<String, PathBuf>,
     threads: usize,
 }
 
 impl Census {
     fn take() -> Census {
-        let count = |path: &str| fs::read_dir(path).map_or(0, |entries| entries.count());
+        let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let descriptors = entries.filter_map(|entry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            // The one that lists them.
+            (!target.ends_with("fd")).then(|| (entry.file_name().to_string_lossy().into_owned(), target))
+        });
+        let descriptors = descriptors.collect();
         // The kernel's own for io_uring stay for seconds.
         let threads = fs::read_dir("/proc/self/task").map_or(0, |tasks| {
             let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
             names.filter(|name| !name.starts_with("iou-")).count()
         });
-        Census { descriptors: count("/proc/self/fd"), threads }
+        Census { descriptors, threads }
     }
 
     /// Now, or a moment later: a thread that was joined is listed for a moment after its end.
@@ -57,14 +65,13 @@ impl Census {
             std::thread::sleep(Duration::from_millis(5));
             now = Census::take();
         }
-        let differing = |what: &str, before: usize, now: usize| {
-            (before != now).then(|| format!("{what}: {before} before, {now} afterwards"))
-        };
-        let both = [
-            differing("descriptors", self.descriptors, now.descriptors),
-            differing("threads", self.threads, now.threads),
-        ];
-        both.into_iter().flatten().collect()
+        let left = now.descriptors.iter().filter(|left| self.descriptors.get(left.0) != Some(left.1));
+        let mut left: Vec<_> =
+            left.map(|(number, target)| format!("descriptor {number} is left: {target:?}")).collect();
+        if now.threads != self.threads {
+            left.push(format!("{} threads before, {} afterwards", self.threads, now.threads));
+        }
+        left
     }
 }
 
