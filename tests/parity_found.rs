@@ -168,6 +168,20 @@ fn a_poll_does_not_tell_what_it_was_not_asked() {
 }
 
 #[test]
+fn a_poll_ends_when_the_peer_shuts_down_and_says_so_if_that_is_all() {
+    each_engine(|_| {
+        let (a, b) = UnixStream::pair().unwrap();
+        b.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(aio::single(Poll::new(&a, PollEvents::PRI)), Ok(PollEvents::RDHUP));
+        assert_eq!(aio::single(Poll::new(&a, PollEvents::IN)), Ok(PollEvents::IN));
+        let (queue, mut seen) = (Queue::new(2).unwrap(), Vec::new());
+        queue.submit_multi(PollMulti::new(a, PollEvents::PRI), |shot| shot.result).unwrap();
+        queue.wait(1).unwrap().take(1).for_each(|(_, result)| seen.push(result));
+        assert_eq!(seen, [Ok(PollEvents::RDHUP)]);
+    });
+}
+
+#[test]
 fn options_of_what_is_no_socket_are_refused_as_such() {
     each_engine(|_| {
         let file = file_with(b"");

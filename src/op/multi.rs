@@ -361,7 +361,7 @@ impl<D: Descriptor> MultiOp for PollMulti<D> {
     type Item = PollEvents;
 
     fn lower_multi(&mut self, shots: *const Shots, cx: &mut Lower<'_>) -> Result<RawOp> {
-        let what = Multi::Poll { events: self.events.bits() };
+        let what = Multi::Poll { events: self.events.interest() };
         Ok(RawOp::Multi { fd: lower_fd(&self.fd, cx)?, what, shots })
     }
 

@@ -28,18 +28,29 @@ bitflags::bitflags! {
 }
 
 impl PollEvents {
-    /// What an engine has answered, without what nobody asked for: a ring tells of `RDHUP` in any case.
+    /// What an engine is to wait for. A ring waits for `RDHUP` in any case, so every engine does.
+    pub(super) fn interest(self) -> u16 {
+        #[cfg(target_os = "linux")]
+        return (self | PollEvents::RDHUP).bits();
+        #[cfg(not(target_os = "linux"))]
+        self.bits()
+    }
+
+    /// What an engine has answered, without a `RDHUP` that nobody asked for, unless that is all.
     pub(super) fn answer(self, mask: u32) -> PollEvents {
         let events = PollEvents::from_bits_truncate(mask as u16);
         #[cfg(target_os = "linux")]
-        let events = events & (self | PollEvents::RDHUP.complement());
+        if (self | events.difference(PollEvents::RDHUP)).intersects(events) {
+            return events & (self | PollEvents::RDHUP.complement());
+        }
         events
     }
 }
 
 /// Waits until a descriptor is ready: `poll(2)`, once. The output tells what for.
 ///
-/// A regular file is always ready.
+/// A regular file is always ready. On Linux it ends too when the peer of a stream shuts down its sending side, as
+/// io_uring has it; the output is `RDHUP` then, if there is nothing else to tell.
 ///
 /// ```
 /// use aio::op::{Poll, PollEvents};
@@ -76,7 +87,7 @@ impl<D: Descriptor> Op for Poll<D> {
     gives!(PollEvents);
 
     fn lower(&mut self, cx: &mut Lower<'_>) -> RawOp {
-        lowered(|| Ok(RawOp::Poll { fd: self.fd.lower_fd(cx)?, events: self.events.bits() }))
+        lowered(|| Ok(RawOp::Poll { fd: self.fd.lower_fd(cx)?, events: self.events.interest() }))
     }
 
     fn settle(&mut self, outcome: Outcome<'_>) -> Result<PollEvents> {

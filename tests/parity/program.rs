@@ -234,6 +234,11 @@ impl Op {
             Op::Read { h, len: len @ 0, .. } | Op::Write { h, len: len @ 0, .. } if !h.is_file() => *len = 1,
             // Its port may be anybody's, as long as it is not of the same protocol.
             Op::Bind { to: to @ Target::Udp(_), .. } => *to = Target::Free,
+            Op::SendTo { to, .. } | Op::Connect { h: H::Udp(_), to }
+                if matches!(to, Target::Listener | Target::Taken | Target::Refused) =>
+            {
+                *to = Target::Udp(false);
+            }
             Op::Splice { len: len @ 0, .. } | Op::Tee { len: len @ 0, .. } => *len = 1,
             Op::Read { h, now, .. } | Op::Write { h, now, .. } if h.is_on_disk() => *now = false,
             // To nowhere but where surely nobody is.
