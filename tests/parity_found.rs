@@ -215,3 +215,14 @@ fn a_datagram_socket_that_was_shut_down_gives_nothing_and_does_not_wait() {
         assert_eq!(aio::single(Recv::new(&a, &mut buffer).timeout(common::NEVER)), Ok(0));
     });
 }
+
+#[test]
+fn what_the_kernel_refuses_behind_a_broken_link_is_skipped() {
+    each_engine(|_| {
+        let strange = || Socket::new(Domain::V4, SocketType::Other(77));
+        let done = aio::complete((strange().link(), strange().link(), Nop::new())).unwrap();
+        assert!(matches!(done.results.0, Err(Error::Os(_))), "{:?}", done.results);
+        assert_eq!(done.results.1.map(drop), Err(Error::Skipped));
+        assert_eq!(done.results.2, Err(Error::Skipped));
+    });
+}

@@ -102,6 +102,10 @@ impl Uring {
         unsafe {
             let head = (*slot).chained().head;
             let chain = (*head).chained();
+            if (*slot).result() < 0 && is_cut_off(head, slot) {
+                // The kernel has refused it before its turn came, as it has the one before.
+                (*slot).set_result(-libc::ECANCELED);
+            }
             let remedy = if (*slot).result() == -libc::ECANCELED { Remedy::None } else { Remedy::of(slot) };
             if remedy != Remedy::None && chain.again.get().is_null() {
                 chain.again.set(slot);
@@ -195,6 +199,20 @@ unsafe fn stranded(head: *mut Slot) -> Option<*mut Slot> {
         let mut pairs = slots_from(head).zip(slots_from(head).skip(1));
         let (before, first) = pairs.find(|&(_, slot)| (*slot).state() != State::Done)?;
         ((*before).link() == Link::Hard && !(*first).is_cancelled()).then_some(first)
+    }
+}
+
+/// Whether an operation before this one has ended so that this one does not run.
+///
+/// # Safety
+/// As [`settle_chained`](Uring::settle_chained).
+unsafe fn is_cut_off(head: *mut Slot, slot: *mut Slot) -> bool {
+    // SAFETY: promised by the caller. What is finished has been looked at.
+    unsafe {
+        let mut pairs = slots_from(head).zip(slots_from(head).skip(1));
+        pairs.find(|&(_, after)| ptr::eq(after, slot)).is_some_and(|(before, _)| {
+            (*before).state() == State::Done && (*before).link() == Link::Soft && (*before).is_broken()
+        })
     }
 }
 
