@@ -47,6 +47,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 /// The program that runs now, for when it hangs.
 static NOW: Mutex<String> = Mutex::new(String::new());
 static TURN: AtomicU64 = AtomicU64::new(0);
+static INDEX: AtomicU64 = AtomicU64::new(0);
 
 fn watch() {
     std::thread::spawn(|| {
@@ -58,7 +59,9 @@ fn watch() {
                 // Straight to the descriptor, past the harness, which keeps what is printed until the test has ended.
                 let _ = writeln!(
                     std::io::stderr(),
-                    "hangs in step {} {}",
+                    "program {} of seed {} hangs in step {} {}",
+                    INDEX.load(Ordering::Relaxed),
+                    number("PARITY_SEED", SEED),
                     run::STEP.load(Ordering::Relaxed),
                     NOW.lock().unwrap()
                 );
@@ -143,6 +146,7 @@ fn programs_give_the_same_on_every_engine() {
     compare::ALLOWED.iter().for_each(|allowed| println!("    {}", allowed.why));
     let (mut operations, mut runs, mut done, mut failed) = (0, 0, 0, 0);
     for index in from..from.saturating_add(programs) {
+        INDEX.store(index, Ordering::Relaxed);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng(seed, index));
         let tree = strategy.new_tree(&mut runner).expect("a program");
         let (program, engines) = (tree.current(), engines_for(index, &all));
