@@ -6,6 +6,7 @@ mod common;
 use aio::{Error, Queue, Result, op::*};
 use common::{each_engine, each_queue, file_with, os, pipe, runtime};
 use std::{
+    io::Write as _,
     net::{self, TcpListener, UdpSocket},
     os::unix::net::{UnixDatagram, UnixStream},
     time::Duration,
@@ -224,5 +225,26 @@ fn what_the_kernel_refuses_behind_a_broken_link_is_skipped() {
         assert!(matches!(done.results.0, Err(Error::Os(_))), "{:?}", done.results);
         assert_eq!(done.results.1.map(drop), Err(Error::Skipped));
         assert_eq!(done.results.2, Err(Error::Skipped));
+    });
+}
+
+/// Linux 6.18 tries a send on a socket that was shut down for reading, and has no room, until a worker takes it, which may
+/// not notice that it was cancelled meanwhile.
+#[test]
+fn a_cancel_that_the_kernel_misses_is_given_again() {
+    each_queue(|config| {
+        let (a, _b) = UnixStream::pair().unwrap();
+        a.set_nonblocking(true).unwrap();
+        while (&a).write(&[0; 1000]).is_ok() {}
+        a.set_nonblocking(false).unwrap();
+        a.shutdown(net::Shutdown::Read).unwrap();
+        let queue = Queue::<Result<usize>>::with_config(8, config).unwrap();
+        for _ in 0..5 {
+            queue.submit(Send::new(a.try_clone().unwrap(), b"x".to_vec()), |done| done.result).unwrap();
+            queue.cancel_all();
+            assert_eq!(queue.wait(1).unwrap().next().unwrap().1, Err(Error::Canceled));
+        }
+        queue.submit(Send::new(a, b"x".to_vec()).timeout(SOON), |done| done.result).unwrap();
+        assert_eq!(queue.wait(1).unwrap().next().unwrap().1, Err(Error::TimedOut));
     });
 }

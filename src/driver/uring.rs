@@ -63,6 +63,9 @@ const MORE: u32 = 1 << 1;
 /// `IORING_CQE_F_NOTIF`: what follows a result that said `MORE`. The kernel no longer uses the buffer of a send.
 const NOTIFICATION: u32 = 1 << 3;
 
+/// Nanoseconds until an operation is cancelled again that the kernel has missed.
+const MISSED: u64 = 5_000_000;
+
 /// As many completions as there will be at once.
 const MANY: u32 = 64;
 
@@ -527,10 +530,10 @@ impl Uring {
                     // It may have been found by its descriptor, so it is not tried again.
                     (*slot).set_cancelled();
                 }
-                let late = (*slot).is_cancelled() && again::asks_to_wait(&(*slot).op, result);
+                let asks = result == -libc::EINTR || again::asks_to_wait(&(*slot).op, result);
                 (*slot).set_result(match interrupted {
-                    // What would be tried again was cancelled before that.
-                    false if late => -libc::ECANCELED,
+                    // What would be tried again was cancelled before that, or a worker has been told so by a signal.
+                    false if asks && (*slot).is_cancelled() => -libc::ECANCELED,
                     false => result,
                     true if (*slot).is_cancelled() => -libc::ECANCELED,
                     true => -libc::EINTR,
@@ -556,8 +559,14 @@ impl Uring {
     unsafe fn complete_side_entry(&mut self, slot: *mut Slot, role: u64, result: i32) {
         // SAFETY: promised by the caller.
         unsafe {
-            if role == Role::LinkedTimeout as u64 && result == -libc::ETIME {
+            let missed = result == -libc::EALREADY || result == -libc::ENOENT;
+            if role == Role::LinkedTimeout as u64 && (result == -libc::ETIME || missed) {
                 (*slot).set_expired();
+            }
+            if role == Role::LinkedTimeout as u64 || role == Role::Cancel as u64 {
+                if missed && (*slot).state() == State::Ring && (*slot).op.shots().is_none() {
+                    self.cancel_later(slot);
+                }
             } else if role == Role::Readiness as u64 {
                 self.stepping -= 1;
                 if (*slot).op.shots().is_some() {
@@ -652,10 +661,28 @@ impl Uring {
                     self.settle(slot);
                 } else if !matches!((*slot).op, RawOp::Close { .. }) {
                     // A cancelled `close` would lose what it was given.
-                    (*slot).set_expired();
+                    if !(*slot).is_cancelled() {
+                        (*slot).set_expired();
+                    }
                     self.cancel(slot);
                 }
             }
+        }
+    }
+
+    /// The kernel has missed an operation that it was to cancel: its worker had just taken it, and may wait without
+    /// having noticed (seen on Linux 6.18).
+    ///
+    /// # Safety
+    /// `slot` is published and not finished, and holds no multishot operation.
+    #[cold]
+    unsafe fn cancel_later(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller. Its own limit does not matter any more.
+        unsafe {
+            if (*slot).has_timer() {
+                self.wheel.remove(timer_of(slot));
+            }
+            self.set_timer(slot, sys::monotonic() + MISSED);
         }
     }
 
