@@ -530,10 +530,7 @@ impl Uring {
                     // It may have been found by its descriptor, so it is not tried again.
                     (*slot).set_cancelled();
                 }
-                let asks = result == -libc::EINTR || again::asks_to_wait(&(*slot).op, result);
                 (*slot).set_result(match interrupted {
-                    // What would be tried again was cancelled before that, or a worker has been told so by a signal.
-                    false if asks && (*slot).is_cancelled() => -libc::ECANCELED,
                     false => result,
                     true if (*slot).is_cancelled() => -libc::ECANCELED,
                     true => -libc::EINTR,
@@ -600,8 +597,8 @@ impl Uring {
             if matches!((*slot).op, RawOp::Timeout { .. }) && (*slot).result() == -libc::ETIME {
                 (*slot).set_result(0);
             }
-            if (*slot).is_cancelled() && again::asks_for_a_copy(&(*slot).op, (*slot).result()) {
-                // It would have been tried again.
+            if (*slot).is_cancelled() && again::is_no_answer(&(*slot).op, (*slot).result()) {
+                // It would have been tried again, or a signal has told a worker of the cancel.
                 (*slot).set_result(-libc::ECANCELED);
             }
             if (*slot).result() < 0 && !(*slot).is_chained() && self.try_again(slot) {

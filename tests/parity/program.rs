@@ -248,7 +248,7 @@ impl Op {
             Op::Recv { flags, .. } | Op::RecvMsg { flags, .. } if *flags & libc::MSG_PEEK != 0 => {
                 *flags &= !libc::MSG_WAITALL;
             }
-            Op::Shutdown { h: h @ (H::Dgram(_) | H::Udp(_) | H::Open(_)), .. } => *h = H::Fresh,
+            Op::Shutdown { h: h @ (H::Dgram(_) | H::Udp(_) | H::Open(_) | H::Listener), .. } => *h = H::Fresh,
             // It would keep the bytes back for a while.
             Op::Send { h: H::Tcp(_) | H::Open(_), flags, .. } => *flags &= !libc::MSG_MORE,
             _ => {}

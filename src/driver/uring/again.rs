@@ -76,8 +76,13 @@ impl Remedy {
     }
 }
 
+/// Whether an operation that was cancelled has been ended by that, though its result says otherwise.
+pub(super) fn is_no_answer(op: &RawOp, result: i32) -> bool {
+    result == -libc::EINTR || asks_to_wait(op, result) || asks_for_a_copy(op, result)
+}
+
 /// Whether the ring has not waited where it had to.
-pub(super) fn asks_to_wait(op: &RawOp, result: i32) -> bool {
+fn asks_to_wait(op: &RawOp, result: i32) -> bool {
     let waits = !matches!(op, RawOp::Connect { .. }) && !op.is_nonblocking() && op.readiness().is_some();
     result == -libc::EAGAIN && waits
 }
@@ -85,7 +90,7 @@ pub(super) fn asks_to_wait(op: &RawOp, result: i32) -> bool {
 /// Whether a send that leaves its bytes where they are could not be done, or not like that: by this kind of socket,
 /// with the memory that may be locked, in so many pieces, from such memory. If there is another reason the copy fails
 /// as well.
-pub(super) fn asks_for_a_copy(op: &RawOp, result: i32) -> bool {
+fn asks_for_a_copy(op: &RawOp, result: i32) -> bool {
     let refusal = matches!(-result, libc::EOPNOTSUPP | libc::ENOMEM | libc::ENOBUFS | libc::EMSGSIZE | libc::EFAULT);
     refusal && op.is_zero_copy()
 }

@@ -19,9 +19,9 @@ impl Uring {
     /// As [`Driver::submit`](crate::driver::Driver::submit).
     pub(super) unsafe fn submit_chain(&mut self, head: *mut Slot) {
         let (mut slots, mut entries, mut stepped, mut opens) = (0, 0, false, false);
-        // Without deferred work the kernel's worker goes on with a chain where it has done an operation: it waits itself
-        // then, also for what must not wait, and a time limit does not reach it (seen on Linux 6.18).
-        let (workers_go_on, mut worker) = (!self.ring.defers(), false);
+        // The kernel's worker may go on with a chain where it has done an operation: it waits itself then, also for what
+        // must not wait, and a time limit is never started (seen on Linux 6.18; seldom if work is deferred).
+        let mut worker = false;
         // SAFETY: none of the slots is finished before one is started below.
         unsafe {
             for slot in slots_from(head) {
@@ -34,8 +34,9 @@ impl Uring {
                 stepped |= !self.support.in_chain(&(*slot).op);
                 stepped |= (*slot).link() == Link::Hard && may_have_no_answer(&(*slot).op);
                 stepped |= (*slot).link() == Link::Soft && fails_unnoticed(&(*slot).op);
-                stepped |= worker && may_wait(&(*slot).op);
-                worker |= workers_go_on && may_take_worker(&(*slot).op);
+                let bounded = (*slot).limit().is_some() || (*slot).op.is_nonblocking();
+                stepped |= worker && bounded && may_wait(&(*slot).op);
+                worker |= may_take_worker(&(*slot).op);
                 opens |= matches!((*slot).op, RawOp::Open { target: Target::Chain, .. });
             }
         }
