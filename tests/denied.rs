@@ -95,7 +95,7 @@ fn a_ring_demanded_by_the_environment_gives_the_reason_too() {
     });
 }
 
-/// What kernels before 5.12 say when the ring does not fit into `RLIMIT_MEMLOCK`; newer ones do not count it there.
+/// What a kernel says when the ring does not fit into `RLIMIT_MEMLOCK`: those before 5.12, and 6.18 again.
 #[test]
 fn too_little_lockable_memory_falls_back_or_says_which_limit_to_raise() {
     let variants: &[(&str, &[(&str, &str)])] = &[("ENOMEM", &[("AIO_BACKEND", "auto")])];
