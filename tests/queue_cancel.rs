@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicU32, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 fn tick(millis: u64) -> Timeout {
@@ -459,5 +459,43 @@ fn chains_and_single_operations_in_a_crowd_all_come_back() {
             sent += step;
         }
         assert_eq!(came + drained(&queue).len(), sent);
+    });
+}
+
+/// A cancel that finds nothing is given again where the kernel has only missed what it was for, and not here.
+#[test]
+fn a_cancel_before_its_turn_does_nothing_then_nor_later() {
+    each_queue(|config| {
+        let queue: Queue<Result<usize>> = queue(4, config);
+        let [(a, mut first), (b, mut second)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let chain = (Recv::new(a, vec![0; 1]).hard_link(), Recv::new(b, vec![0; 1]));
+        let tokens = queue.submit_chain(chain, (|done| done.result, |done| done.result)).unwrap();
+        assert!(taken(&queue).is_empty());
+        queue.cancel(tokens[1]).unwrap();
+        let wait_for_nothing = || {
+            let late = Instant::now() + Duration::from_millis(30);
+            assert!(queue.wait_until(late).unwrap().next().is_none());
+        };
+        wait_for_nothing();
+        first.write_all(b"x").unwrap();
+        wait_for_nothing();
+        second.write_all(b"y").unwrap();
+        assert_eq!(drained(&queue), [Ok(1), Ok(1)]);
+    });
+}
+
+#[test]
+fn a_cancel_before_its_turn_leaves_the_time_limit_alone() {
+    each_queue(|config| {
+        let queue: Queue<Result<usize>> = queue(4, config);
+        let [(a, mut first), (b, _second)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let limited = Recv::new(b, vec![0; 1]).timeout(Duration::from_millis(20));
+        let chain = (Recv::new(a, vec![0; 1]).hard_link(), limited);
+        let tokens = queue.submit_chain(chain, (|done| done.result, |done| done.result)).unwrap();
+        assert!(taken(&queue).is_empty());
+        queue.cancel(tokens[1]).unwrap();
+        assert!(taken(&queue).is_empty());
+        first.write_all(b"x").unwrap();
+        assert_eq!(drained(&queue), [Ok(1), Err(Error::TimedOut)]);
     });
 }

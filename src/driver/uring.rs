@@ -389,16 +389,11 @@ impl Uring {
             if thorough && !self.wheel.is_empty() {
                 self.expire();
             }
-            // Whoever waits for the ring now would wait for ever for what it was not given.
+            // A time that is up has made a cancellation, or a chain its next step. Whoever waits for the descriptor now
+            // would wait for the answer to something that the kernel does not have.
             if !self.ring.has_queued() {
-                break;
+                return;
             }
-        }
-        // A time that is up has made a cancellation, and a chain its next step. Whoever waits for the descriptor now
-        // would wait for the answer to something that the kernel does not have.
-        while thorough && self.is_pollable() && self.ring.has_queued() {
-            self.enter(0, None);
-            self.reap();
         }
     }
 
@@ -556,11 +551,15 @@ impl Uring {
     unsafe fn complete_side_entry(&mut self, slot: *mut Slot, role: u64, result: i32) {
         // SAFETY: promised by the caller.
         unsafe {
-            let missed = result == -libc::EALREADY || result == -libc::ENOENT;
-            if role == Role::LinkedTimeout as u64 && (result == -libc::ETIME || missed) {
+            let limit = role == Role::LinkedTimeout as u64;
+            // What the kernel does not find in a chain of its own has not started, and is not to be cancelled, unless it
+            // is the limit that ran from its start.
+            let lost = result == -libc::ENOENT && (limit || !(*slot).is_chained());
+            let missed = result == -libc::EALREADY || lost;
+            if limit && (result == -libc::ETIME || missed) {
                 (*slot).set_expired();
             }
-            if role == Role::LinkedTimeout as u64 || role == Role::Cancel as u64 {
+            if limit || role == Role::Cancel as u64 {
                 if missed && (*slot).state() == State::Ring && (*slot).op.shots().is_none() {
                     self.cancel_later(slot);
                 }
