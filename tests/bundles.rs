@@ -1,23 +1,20 @@
 //! Sending several buffers at once.
 
 mod common;
+#[path = "common/net.rs"]
+mod net;
 
 use aio::{Error, PooledBuf, Queue, op::*, queue::*};
 use common::*;
+use net::tcp_pair;
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpStream, UdpSocket},
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     thread,
 };
-
-fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (a, listener.accept().unwrap().0)
-}
 
 fn pieces(lens: &[usize]) -> Vec<Vec<u8>> {
     let mut at = 0u32;

@@ -1,75 +1,30 @@
 //! Attacks: panics, races, signals, late results.
 
 mod common;
+#[path = "common/direct.rs"]
+mod direct;
 
 use aio::{Error, op::*, windowed};
 use common::{
     NEVER, each_backend, each_backend_with, each_engine, fifo, fork, in_own_process, leaks_no_descriptor, open_writer,
     pipe,
 };
+use direct::*;
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc},
     fs::File,
     io::Write as _,
     mem::MaybeUninit,
-    os::{
-        fd::AsRawFd,
-        unix::{fs::OpenOptionsExt, net::UnixStream},
-    },
+    os::{fd::AsRawFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
-/// Memory aligned as direct I/O demands.
-struct Aligned(*mut u8);
-
-const BLOCK: usize = 64 << 10;
-const LAYOUT: Layout = match Layout::from_size_align(BLOCK, 4096) {
-    Ok(layout) => layout,
-    Err(_) => panic!(),
-};
-
-impl Aligned {
-    fn new() -> Aligned {
-        // SAFETY: the layout has a size.
-        Aligned(unsafe { alloc_zeroed(LAYOUT) })
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: allocated with this length, zeroed, and borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.0, BLOCK) }
-    }
-}
-
-impl Drop for Aligned {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this layout.
-        unsafe { dealloc(self.0, LAYOUT) };
-    }
-}
-
-/// A large file, opened past the page cache where the filesystem can do that.
-fn large_file(dir: &tempfile::TempDir) -> File {
-    let path = dir.path().join("large");
-    let mut file = File::create(&path).unwrap();
-    for _ in 0..64 {
-        file.write_all(&[0xAA; BLOCK]).unwrap();
-    }
-    file.sync_all().unwrap();
-    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-    const DIRECT: i32 = libc::O_DIRECT;
-    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-    const DIRECT: i32 = 0;
-    let direct = File::options().read(true).custom_flags(DIRECT).open(&path);
-    direct.unwrap_or_else(|_| File::open(&path).unwrap())
-}
-
 #[test]
 fn memory_that_is_freed_after_a_panic_is_not_written_any_more() {
     each_backend(|_| {
         let dir = tempfile::tempdir().unwrap();
-        let file = large_file(&dir);
+        let file = large_file(&dir, 64);
         for round in 0..20 {
             let mut blocks: Vec<_> = (0..16).map(|_| Aligned::new()).collect();
             let reads =

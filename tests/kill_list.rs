@@ -5,14 +5,16 @@
 #[path = "common/census.rs"]
 mod census;
 mod common;
+#[path = "common/direct.rs"]
+mod direct;
 #[path = "kill_list/races.rs"]
 mod races;
 
 use aio::{Config, Error, Queue, coro, op::*, windowed};
 use census::*;
 use common::*;
+use direct::*;
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc},
     cell::RefCell,
     fs::File,
     hint::black_box,
@@ -20,7 +22,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsRawFd as _, IntoRawFd as _},
-        unix::{fs::OpenOptionsExt as _, net::UnixStream},
+        unix::net::UnixStream,
     },
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
@@ -29,7 +31,6 @@ use std::{
     time::Duration,
 };
 
-const BLOCK: usize = 64 << 10;
 const CANCELED: aio::Result<()> = Err(Error::Canceled);
 
 /// Something done to the library, on engines of its own.
@@ -57,33 +58,6 @@ fn idle() {
     assert_eq!(coro::stats().alive, 0, "tasks");
 }
 
-/// Memory aligned as direct I/O demands.
-struct Aligned(*mut u8);
-
-const LAYOUT: Layout = match Layout::from_size_align(BLOCK, 4096) {
-    Ok(layout) => layout,
-    Err(_) => panic!(),
-};
-
-impl Aligned {
-    fn new() -> Aligned {
-        // SAFETY: the layout has a size.
-        Aligned(unsafe { alloc_zeroed(LAYOUT) })
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: allocated with this length, zeroed, and borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.0, BLOCK) }
-    }
-}
-
-impl Drop for Aligned {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this layout.
-        unsafe { dealloc(self.0, LAYOUT) };
-    }
-}
-
 /// Runs `f`, and fails if memory that it has used and freed is written to afterwards.
 #[track_caller]
 fn frees_for_good(f: impl FnOnce()) {
@@ -92,16 +66,6 @@ fn frees_for_good(f: impl FnOnce()) {
     let mut fresh: Vec<_> = (0..32).map(|_| Aligned::new()).collect();
     thread::sleep(Duration::from_millis(5));
     assert!(fresh.iter_mut().all(|block| block.bytes().iter().all(|&byte| byte == 0)), "written to after its end");
-}
-
-/// A large file, opened past the page cache where the filesystem can do that.
-fn large_file(dir: &tempfile::TempDir) -> File {
-    let path = dir.path().join("large");
-    let mut file = File::create(&path).unwrap();
-    (0..16).for_each(|_| file.write_all(&[0xAA; BLOCK]).unwrap());
-    file.sync_all().unwrap();
-    let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
-    direct.unwrap_or_else(|_| File::open(&path).unwrap())
 }
 
 /// Reads of the whole file, each into a block of its own.
@@ -117,7 +81,7 @@ fn blocks() -> Vec<Aligned> {
 fn dropped_queue(engine: &Engine) {
     frees_for_good(|| {
         let (dir, mut blocks) = (tempfile::tempdir().unwrap(), blocks());
-        let file = large_file(&dir);
+        let file = large_file(&dir, 16);
         let begun = Queue::<_>::scope_with_config(32, engine.config, |queue| {
             for read in reads(&file, &mut blocks) {
                 queue.submit(read, |done| done.result).unwrap();
@@ -132,7 +96,7 @@ fn dropped_queue(engine: &Engine) {
 fn ended_runtime(engine: &Engine) {
     frees_for_good(|| {
         let dir = tempfile::tempdir().unwrap();
-        let file = Rc::new(large_file(&dir));
+        let file = Rc::new(large_file(&dir, 16));
         let body = || {
             for at in 0..16 {
                 let file = file.clone();
@@ -162,7 +126,7 @@ fn gives_up<T>() -> T {
 fn panicking_batch(engine: &Engine) {
     frees_for_good(|| {
         let (dir, mut blocks) = (tempfile::tempdir().unwrap(), blocks());
-        let file = large_file(&dir);
+        let file = large_file(&dir, 16);
         let batch = || {
             let units = reads(&file, &mut blocks).chain(std::iter::once_with(gives_up));
             let result = catch_unwind(AssertUnwindSafe(|| aio::complete(windowed(units, 64)).map(drop)));
@@ -176,7 +140,7 @@ fn panicking_batch(engine: &Engine) {
 fn panicking_scope(engine: &Engine) {
     frees_for_good(|| {
         let (dir, mut blocks) = (tempfile::tempdir().unwrap(), blocks());
-        let (file, (a, _b)) = (large_file(&dir), UnixStream::pair().unwrap());
+        let (file, (a, _b)) = (large_file(&dir, 16), UnixStream::pair().unwrap());
         let scope = AssertUnwindSafe(|| {
             Queue::<_>::scope_with_config(32, engine.config, |queue| {
                 reads(&file, &mut blocks).for_each(|read| drop(queue.submit(read, drop)));
@@ -192,7 +156,7 @@ fn panicking_scope(engine: &Engine) {
 fn panicking_tasks(engine: &Engine) {
     frees_for_good(|| {
         let dir = tempfile::tempdir().unwrap();
-        let file = Rc::new(large_file(&dir));
+        let file = Rc::new(large_file(&dir, 16));
         let body = || {
             // A task whose children read into what is its own; the root beside others that read.
             let sick = coro::spawn(|| {

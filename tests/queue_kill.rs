@@ -1,5 +1,7 @@
 //! Queues that go while something is in flight.
 
+#[path = "common/direct.rs"]
+mod direct;
 #[path = "common/net.rs"]
 mod net;
 
@@ -7,41 +9,24 @@ mod common;
 
 use aio::{Error, Queue, SetupError, op::*, queue::*};
 use common::*;
+use direct::*;
 use net::tcp_pair;
 use std::{
     cell::RefCell,
-    fs::File,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::unix::{fs::OpenOptionsExt, net::UnixStream},
+    os::unix::net::UnixStream,
     rc::Rc,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-const BLOCK: usize = 64 << 10;
-
-#[cfg(target_os = "linux")]
-const O_DIRECT: i32 = libc::O_DIRECT;
-#[cfg(not(target_os = "linux"))]
-const O_DIRECT: i32 = 0;
-
-/// A large file, opened past the page cache where the filesystem can do that.
-fn large_file(dir: &tempfile::TempDir) -> Arc<File> {
-    let path = dir.path().join("large");
-    let mut file = File::create(&path).unwrap();
-    (0..64).for_each(|_| file.write_all(&[0xAA; BLOCK]).unwrap());
-    file.sync_all().unwrap();
-    let direct = File::options().read(true).custom_flags(O_DIRECT).open(&path);
-    Arc::new(direct.unwrap_or_else(|_| File::open(&path).unwrap()))
-}
-
 #[test]
 fn memory_that_is_freed_with_a_queue_is_not_written_any_more() {
     each_queue(|config| {
         let dir = tempfile::tempdir().unwrap();
-        let file = large_file(&dir);
+        let file = Arc::new(large_file(&dir, 64));
         for round in 0..20 {
             let queue: Queue<()> = queue(32, config);
             let (mut peers, pool) = (Vec::new(), queue.buf_pool(64, 4096).unwrap());
@@ -71,7 +56,7 @@ fn memory_that_is_freed_with_a_queue_is_not_written_any_more() {
 fn a_queue_that_is_forgotten_harms_nobody() {
     each_queue(|config| {
         let dir = tempfile::tempdir().unwrap();
-        let (file, (a, mut b)) = (large_file(&dir), UnixStream::pair().unwrap());
+        let (file, (a, mut b)) = (Arc::new(large_file(&dir, 64)), UnixStream::pair().unwrap());
         let queue: Queue<()> = queue(32, config);
         for at in 0..16 {
             queue.submit(Read::new(file.clone(), vec![0; BLOCK]).at((at * BLOCK) as u64), |_| ()).unwrap();

@@ -3,7 +3,7 @@
 use crate::{Counts, Listeners, client::Mode, client::Random, resources::Samples};
 use aio::{
     Config, Error, coro, is_canceled,
-    net::{TcpStream, UnixStream},
+    net::{Chunks, Stream},
     op::{Op, Recv, Send},
 };
 use std::{
@@ -36,13 +36,13 @@ pub fn serve(
             for listener in &listeners.tcp {
                 acceptors.push(s.spawn(|| {
                     for stream in server.accepted(listener.incoming()) {
-                        s.spawn(|| server.connection(stream, |stream| server.tcp_chunks(stream)));
+                        s.spawn(|| server.connection(stream, |stream| server.chunks(stream.into_chunks())));
                     }
                 }));
             }
             acceptors.push(s.spawn(|| {
                 for stream in server.accepted(listeners.unix.incoming()) {
-                    s.spawn(|| server.connection(stream, |stream| server.unix_chunks(stream)));
+                    s.spawn(|| server.connection(stream, |stream| server.chunks(stream.into_chunks())));
                 }
             }));
             let samples = coro::offload(watch)?;
@@ -147,18 +147,10 @@ impl Server<'_> {
         Ok(())
     }
 
-    fn tcp_chunks(&self, stream: TcpStream) -> io::Result<()> {
-        let mut chunks = stream.into_chunks();
-        while let Some(chunk) = chunks.next() {
-            let chunk = chunk?;
-            chunks.stream().write_all(&chunk)?;
-            self.counts.bytes.set(self.counts.bytes.get() + chunk.len() as u64);
-        }
-        Ok(())
-    }
-
-    fn unix_chunks(&self, stream: UnixStream) -> io::Result<()> {
-        let mut chunks = stream.into_chunks();
+    fn chunks<S: Stream + 'static>(&self, mut chunks: Chunks<S>) -> io::Result<()>
+    where
+        for<'s> &'s S: io::Write,
+    {
         while let Some(chunk) = chunks.next() {
             let chunk = chunk?;
             chunks.stream().write_all(&chunk)?;
