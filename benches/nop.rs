@@ -1,19 +1,23 @@
 //! No-ops through a ring: what the library adds to a hand-written loop.
 //!
 //! The twin uses the `io-uring` crate directly, with the same set-up flags and a registered ring descriptor, and does
-//! the same job: it keeps the result of each operation and counts the errors. Both run alternately in this process, so
-//! that a drift of the machine's speed hits both; the median of the ratios counts.
+//! the same job: it keeps the result of each operation and counts the errors. Both run alternately in this process, and
+//! the fastest tenth of the rounds counts.
 //!
 //! Run with `cargo bench --bench nop`.
 
 #[cfg(target_os = "linux")]
+mod common;
+
+#[cfg(target_os = "linux")]
 mod linux {
+    use crate::common::compare;
     use aio::{Backend, Config, op::Nop};
     use io_uring::{EnterFlags, IoUring, opcode};
-    use std::{hint::black_box, time::Instant};
+    use std::hint::black_box;
 
-    const ROUNDS: usize = 41;
-    const OPERATIONS: usize = 100_000;
+    /// In each round, of either.
+    const OPERATIONS: usize = 2048;
 
     /// The fastest loop that one can write by hand.
     struct Twin {
@@ -71,36 +75,17 @@ mod linux {
         assert_eq!(black_box(errors), 0);
     }
 
-    /// Nanoseconds for each operation.
-    fn measure(size: usize, mut batch: impl FnMut()) -> f64 {
-        let start = Instant::now();
-        for _ in 0..OPERATIONS / size {
-            batch();
-        }
-        start.elapsed().as_nanos() as f64 / (OPERATIONS / size * size) as f64
-    }
-
-    fn median(values: &mut [f64]) -> f64 {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    }
-
     pub(super) fn main() {
         let mut twin = Twin::new();
         let run = Config::new().backend(Backend::IoUring).run(|| {
             println!("{:>6} {:>12} {:>12} {:>8}", "batch", "twin ns/op", "aio ns/op", "ratio");
             for size in [1, 16, 128] {
-                let (mut theirs, mut own, mut ratios) = (vec![], vec![], vec![]);
-                for _ in 0..ROUNDS {
-                    let mut results = [0; 128];
-                    let a = measure(size, || assert_eq!(black_box(twin.batch(size, black_box(&mut results))), 0));
-                    let b = measure(size, || ours(size));
-                    theirs.push(a);
-                    own.push(b);
-                    ratios.push(b / a);
-                }
-                let (a, b, ratio) = (median(&mut theirs), median(&mut own), median(&mut ratios));
-                println!("{size:>6} {a:>12.1} {b:>12.1} {ratio:>8.3}");
+                let mut results = [0; 128];
+                let mut batch = || assert_eq!(black_box(twin.batch(size, black_box(&mut results))), 0);
+                let rounds = OPERATIONS / size;
+                let (theirs, own) =
+                    compare(OPERATIONS, || (0..rounds).for_each(|_| batch()), || (0..rounds).for_each(|_| ours(size)));
+                println!("{size:>6} {theirs:>12.1} {own:>12.1} {:>8.3}", own / theirs);
             }
         });
         if let Err(error) = run {

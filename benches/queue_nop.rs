@@ -3,18 +3,22 @@
 //! The twin uses the `io-uring` crate directly, with the same set-up flags and a registered ring descriptor, and does
 //! what everybody does who has operations in flight: it keeps a context for each in a slab, finds it again by the index
 //! in `user_data`, and makes an event of it, with a token that tells uses of a place apart. Both run alternately in this
-//! process, so that a drift of the machine's speed hits both; the median of the ratios counts.
+//! process, and the fastest tenth of the rounds counts.
 //!
 //! Run with `cargo bench --bench queue_nop`.
 
 #[cfg(target_os = "linux")]
+mod common;
+
+#[cfg(target_os = "linux")]
 mod linux {
+    use crate::common::compare;
     use aio::{Backend, Config, Queue, op::Nop};
     use io_uring::{EnterFlags, IoUring, opcode};
-    use std::{hint::black_box, time::Instant};
+    use std::hint::black_box;
 
-    const ROUNDS: usize = 41;
-    const OPERATIONS: usize = 100_000;
+    /// In each round, of either.
+    const OPERATIONS: usize = 2048;
     const PLACES: u32 = 256;
 
     /// What comes out of either queue.
@@ -116,18 +120,11 @@ mod linux {
         errors
     }
 
-    /// Nanoseconds for each operation.
-    fn measure(size: usize, mut batch: impl FnMut() -> usize) -> f64 {
-        let start = Instant::now();
+    /// So many batches that all operations are done.
+    fn repeat(size: usize, mut batch: impl FnMut() -> usize) {
         for _ in 0..OPERATIONS / size {
             assert_eq!(black_box(batch()), 0);
         }
-        start.elapsed().as_nanos() as f64 / (OPERATIONS / size * size) as f64
-    }
-
-    fn median(values: &mut [f64]) -> f64 {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
     }
 
     pub(super) fn main() {
@@ -138,16 +135,12 @@ mod linux {
         let mut twin = Twin::new();
         println!("{:>6} {:>12} {:>12} {:>8}", "batch", "twin ns/op", "aio ns/op", "ratio");
         for size in [1, 16, 128] {
-            let (mut theirs, mut own, mut ratios) = (vec![], vec![], vec![]);
-            for _ in 0..ROUNDS {
-                let a = measure(size, || twin.batch(black_box(size)));
-                let b = measure(size, || ours(&queue, black_box(size)));
-                theirs.push(a);
-                own.push(b);
-                ratios.push(b / a);
-            }
-            let (a, b, ratio) = (median(&mut theirs), median(&mut own), median(&mut ratios));
-            println!("{size:>6} {a:>12.1} {b:>12.1} {ratio:>8.3}");
+            let (theirs, own) = compare(
+                OPERATIONS,
+                || repeat(size, || twin.batch(black_box(size))),
+                || repeat(size, || ours(&queue, black_box(size))),
+            );
+            println!("{size:>6} {theirs:>12.1} {own:>12.1} {:>8.3}", own / theirs);
         }
     }
 }

@@ -316,11 +316,11 @@ pub struct Outcome<'e> {
 }
 
 impl<'e> Outcome<'e> {
-    /// Of an operation that stands alone and has succeeded; `None` for any other.
+    /// Of an operation that has [simply succeeded](Slot::has_plainly_succeeded).
     #[inline]
-    pub(crate) fn of_success(slot: &'e Slot, engine: &'e Engine) -> Option<Outcome<'e>> {
-        let number = slot.result();
-        (number >= 0 && slot.link() == Link::None).then_some(Outcome { result: Ok(number as u32), slot, engine })
+    pub(crate) fn of_success(slot: &'e Slot, engine: &'e Engine) -> Outcome<'e> {
+        debug_assert!(slot.has_plainly_succeeded());
+        Outcome { result: Ok(slot.result() as u32), slot, engine }
     }
 }
 

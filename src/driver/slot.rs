@@ -344,6 +344,13 @@ impl Slot {
         plain
     }
 
+    /// Whether a finished operation stands alone and has succeeded, with nothing else to be known about it.
+    #[inline]
+    pub(crate) fn has_plainly_succeeded(&self) -> bool {
+        let status = self.status.get();
+        status.result >= 0 && status.flags == 0
+    }
+
     #[inline]
     fn flag(&self, flag: u16) -> bool {
         self.status.get().flags & flag != 0

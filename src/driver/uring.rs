@@ -24,7 +24,7 @@ use super::{
     multi::end as end_of_multi,
     perform,
     slot::{Link, Slot, State, finish, slot_of, timer_of},
-    waiter::{Sink, Waiter, tell},
+    waiter::{Row, Waiter, tell},
     wheel::Wheel,
 };
 use crate::{
@@ -447,17 +447,15 @@ impl Uring {
     #[inline]
     fn reap(&mut self) -> bool {
         let mut any = false;
-        // Slots of one waiter tend to complete in a row. It is told once for all of them, unless it wants each.
-        let (mut waiter, mut count) = (ptr::null(), 0);
-        let mut sink: Option<&Sink> = None;
         'look: loop {
             let available = self.ring.available();
             if available == 0 {
                 break;
             }
             any = true;
+            let (next, mut row) = (self.ring.next(), Row::new());
             for at in 0..available {
-                let entry = self.ring.peek(at);
+                let entry = next.place(at);
                 // SAFETY: so many are available, and the kernel does not write there until they are taken. The address
                 // comes from `push`, and a slot is not finished while an entry of it is in flight. A waiter waits until
                 // it was told of all its slots.
@@ -467,30 +465,17 @@ impl Uring {
                     let role = user_data & ROLES;
                     if role != Role::Operation as u64 || !(*slot).take_plain_result(result) {
                         let completion = *entry;
+                        drop(row);
                         // May enter the kernel, and take further completions.
                         self.ring.take(at + 1);
                         self.ring.publish_taken();
                         self.complete_with_care(slot, role, completion);
                         continue 'look;
                     }
-                    if !ptr::eq(waiter, (*slot).waiter()) {
-                        if count > 0 {
-                            tell(waiter, count);
-                        }
-                        (waiter, count) = ((*slot).waiter(), 0);
-                        sink = (*waiter).sink();
-                    }
-                    match sink {
-                        Some(sink) => sink.push(slot),
-                        None => count += 1,
-                    }
+                    row.push(slot);
                 }
             }
             self.ring.take(available);
-        }
-        if count > 0 {
-            // SAFETY: as above.
-            unsafe { tell(waiter, count) };
         }
         self.ring.publish_taken();
         any

@@ -183,9 +183,13 @@ impl Sink {
 
     #[inline]
     pub(crate) fn push(&self, slot: *mut Slot) {
-        let at = self.pushed.get();
-        self.ring[at as usize & (self.ring.len() - 1)].set(slot);
-        self.pushed.set(at.wrapping_add(1));
+        self.fill().push(slot);
+    }
+
+    /// Begins to put several in.
+    #[inline]
+    fn fill(&self) -> Filling<'_> {
+        Filling { ring: &self.ring, at: self.pushed.get(), pushed: &self.pushed }
     }
 
     /// Takes the oldest.
@@ -196,12 +200,85 @@ impl Sink {
             return None;
         }
         self.popped.set(at.wrapping_add(1));
-        Some(self.ring[at as usize & (self.ring.len() - 1)].get())
+        Some(place_in(&self.ring, at).get())
     }
 
     /// A slot was taken out that stood for so many results, and not for one.
     pub(crate) fn took(&self, weight: u32) {
         self.extra.set(self.extra.get() - (weight as i32 - 1));
+    }
+}
+
+/// The place of the `at`th slot in a sink's ring.
+#[inline]
+fn place_in(ring: &[Cell<*mut Slot>], at: u32) -> &Cell<*mut Slot> {
+    debug_assert!(ring.len().is_power_of_two());
+    // SAFETY: the length is a power of two (`Sink::new`), so what is left of the number is smaller.
+    unsafe { ring.get_unchecked(at as usize & (ring.len() - 1)) }
+}
+
+/// Puts slots into a sink, which notices them when this is dropped. Until then all of it is in registers.
+struct Filling<'a> {
+    ring: &'a [Cell<*mut Slot>],
+    at: u32,
+    pushed: &'a Cell<u32>,
+}
+
+impl Filling<'_> {
+    #[inline]
+    fn push(&mut self, slot: *mut Slot) {
+        place_in(self.ring, self.at).set(slot);
+        self.at = self.at.wrapping_add(1);
+    }
+}
+
+impl Drop for Filling<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.pushed.set(self.at);
+    }
+}
+
+/// Tells of slots that are done one after the other. Those of one waiter tend to come in a row: it is told once for all
+/// of them, unless it wants each. Nobody is told for sure before this is dropped.
+pub(crate) struct Row<'a> {
+    waiter: *const Waiter,
+    count: u32,
+    filling: Option<Filling<'a>>,
+}
+
+impl Row<'_> {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Row { waiter: ptr::null(), count: 0, filling: None }
+    }
+
+    /// # Safety
+    /// The slot is done and nobody was told; its waiter, and where that goes, stay until this is dropped.
+    #[inline]
+    pub(crate) unsafe fn push(&mut self, slot: *mut Slot) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let waiter = (*slot).waiter();
+            if !ptr::eq(waiter, self.waiter) {
+                *self = Row { waiter, count: 0, filling: None };
+                self.filling = (*waiter).sink().map(Sink::fill);
+            }
+        }
+        match &mut self.filling {
+            Some(filling) => filling.push(slot),
+            None => self.count += 1,
+        }
+    }
+}
+
+impl Drop for Row<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.count > 0 {
+            // SAFETY: promised to `push`.
+            unsafe { tell(self.waiter, self.count) };
+        }
     }
 }
 

@@ -267,5 +267,5 @@ where
     let Held { members, map } = unsafe { ptr::read(Place::payload_of::<Held<M>>(place)) };
     let token = queue.token(place);
     drop(Release(queue, place));
-    if act == Act::Deliver { Some((token, map(members.all.get() as usize))) } else { None }
+    if act.delivers() { Some((token, map(members.all.get() as usize))) } else { None }
 }

@@ -21,6 +21,8 @@ pub struct Events<'a, 'q, E, const PLACE: usize> {
 
 /// What comes out of a queue next.
 enum Next<'q, E, const PLACE: usize> {
+    /// A single operation that has simply succeeded.
+    Plain(*mut Place<'q, E, PLACE>, Actor<'q, E, PLACE>),
     Event(*mut Place<'q, E, PLACE>, Actor<'q, E, PLACE>),
     Callback(*mut Place<'q, E, PLACE>, Actor<'q, E, PLACE>),
     Posted,
@@ -35,6 +37,8 @@ impl<E, const PLACE: usize> Iterator for Events<'_, '_, E, PLACE> {
         while self.left > 0 {
             self.left -= 1;
             match self.queue.look() {
+                // SAFETY: `look` has found it to be so.
+                Next::Plain(place, actor) => return unsafe { actor(self.queue, place, Act::DeliverPlain) },
                 Next::Event(place, actor) => {
                     // Straight from where it is made to where it goes: it may be large.
                     // SAFETY: `look` has found it to have a result.
@@ -79,13 +83,17 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         }
         let rest = inner.rest.get();
         let place = if rest.is_null() {
-            match inner.sink.pop() {
-                Some(slot) => {
-                    inner.broken.set(false);
-                    Place::of_slot(slot)
+            let Some(slot) = inner.sink.pop() else { return Next::Nothing };
+            let place = Place::of_slot(slot);
+            // SAFETY: only slots of places get into the sink; the slot of one that was submitted is initialised.
+            unsafe {
+                if (*place).phase.get() == Phase::Submitted && (*slot).has_plainly_succeeded() {
+                    inner.submitted.set(inner.submitted.get() - 1);
+                    return Next::Plain(place, (*place).actor.get());
                 }
-                None => return Next::Nothing,
             }
+            inner.broken.set(false);
+            place
         } else {
             rest
         };
@@ -109,7 +117,7 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// Drops the oldest result; tells whether there was one.
     pub(super) fn discard_one(&self) -> bool {
         match self.look() {
-            Next::Event(place, actor) | Next::Callback(place, actor) => {
+            Next::Plain(place, actor) | Next::Event(place, actor) | Next::Callback(place, actor) => {
                 // SAFETY: `look` has found it to have a result.
                 drop(unsafe { actor(self, place, Act::Discard) });
                 true

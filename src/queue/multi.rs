@@ -158,7 +158,7 @@ where
             let relist = Relist(queue, place, &raw const (*held).shots);
             let result = (*held).op.item(shot);
             let deliver = || ((*held).map)(Shot { result, more: true, op: None });
-            let event = if act == Act::Deliver { Some((token, deliver())) } else { None };
+            let event = if act.delivers() { Some((token, deliver())) } else { None };
             drop(relist);
             return event;
         }
@@ -174,6 +174,6 @@ where
         };
         (*place).is_paused.set(false);
         drop(release);
-        if act == Act::Deliver { Some((token, map(Shot { result, more: false, op: Some(op) }))) } else { None }
+        if act.delivers() { Some((token, map(Shot { result, more: false, op: Some(op) }))) } else { None }
     }
 }

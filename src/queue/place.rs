@@ -29,10 +29,19 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) enum Act {
     /// It has a result: free the place, and make an event of it.
     Deliver,
+    /// The same, for a single operation that has [simply succeeded](Slot::has_plainly_succeeded).
+    DeliverPlain,
     /// It has a result that nobody wants: drop it, with everything in the place.
     Discard,
     /// It was never submitted: drop everything in the place.
     Drop,
+}
+
+impl Act {
+    /// Whether the result is to become an event.
+    pub(super) fn delivers(self) -> bool {
+        matches!(self, Act::Deliver | Act::DeliverPlain)
+    }
 }
 
 /// The function that knows the type of what is in a place.

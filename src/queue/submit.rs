@@ -86,10 +86,12 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
         unsafe {
             let held: *mut Single<O, M> = Place::payload_of(place);
             held.write(Single { op, map });
+            let mut actor: Actor<'q, E, PLACE> = deliver::<O, M, E, PLACE>;
             if group != NONE {
                 (*place).group.set(group);
+                actor = deliver_with_care::<O, M, E, PLACE>;
             }
-            self.start(place, &raw mut (*held).op, Phase::Submitted, deliver::<O, M, E, PLACE>);
+            self.start(place, &raw mut (*held).op, Phase::Submitted, actor);
             Ok(self.token(place))
         }
     }
@@ -143,22 +145,28 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// Frees a place; what it held is gone.
     #[inline]
     pub(super) fn release(&self, place: *mut Place<'q, E, PLACE>) {
+        self.release_plain(place);
+        // SAFETY: places stay as long as the queue.
+        let group = unsafe { (*place).group.replace(NONE) };
+        if group != NONE {
+            self.member_ended(group);
+        }
+    }
+
+    /// Frees a place that belongs to no group.
+    #[inline]
+    fn release_plain(&self, place: *mut Place<'q, E, PLACE>) {
         let inner = &**self.inner;
         // SAFETY: places stay as long as the queue.
-        let (index, group) = unsafe {
+        let index = unsafe {
             (*place).phase.set(Phase::Free);
             (*place).generation.set((*place).generation.get() + 1);
-            ((*place).index, (*place).group.get())
+            (*place).index
         };
         let free = inner.free.get();
         if let Some(entry) = inner.stack.get(free as usize) {
             entry.set(index);
             inner.free.set(free + 1);
-        }
-        if group != NONE {
-            // SAFETY: as above.
-            unsafe { (*place).group.set(NONE) };
-            self.member_ended(group);
         }
     }
 }
@@ -213,7 +221,17 @@ impl<E, const PLACE: usize> Drop for Release<'_, '_, E, PLACE> {
     }
 }
 
-/// What is done with a [`Single`].
+/// As [`Release`], for one that belongs to no group.
+struct ReleasePlain<'a, 'q, E, const PLACE: usize>(&'a Queue<'q, E, PLACE>, *mut Place<'q, E, PLACE>);
+
+impl<E, const PLACE: usize> Drop for ReleasePlain<'_, '_, E, PLACE> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.release_plain(self.1);
+    }
+}
+
+/// What is done with a [`Single`] that belongs to no group.
 ///
 /// # Safety
 /// As [`Actor`].
@@ -228,15 +246,12 @@ where
 {
     // SAFETY: promised by the caller: the place holds this, and nobody else takes it.
     unsafe {
-        if act != Act::Deliver || (*place).group.get() != NONE {
+        if act != Act::DeliverPlain {
             return deliver_with_care::<O, M, E, PLACE>(queue, place, act);
         }
-        let slot = &*Place::slot_of(place);
-        let Some(outcome) = Outcome::of_success(slot, &queue.inner.engine) else {
-            return deliver_with_care::<O, M, E, PLACE>(queue, place, act);
-        };
+        let outcome = Outcome::of_success(&*Place::slot_of(place), &queue.inner.engine);
         let token = queue.token(place);
-        let release = Release(queue, place);
+        let release = ReleasePlain(queue, place);
         let Single { mut op, map } = ptr::read(Place::payload_of::<Single<O, M>>(place));
         let result = op.settle(outcome);
         drop(release);
@@ -245,7 +260,7 @@ where
     }
 }
 
-/// Everything but a success that stands alone. Apart, so that this one has a short way.
+/// What is done with any other [`Single`], or in another way. Apart, so that the plain success has a short way.
 ///
 /// # Safety
 /// As [`Actor`].
@@ -273,6 +288,6 @@ where
         queue.inner.broken.set(raise.is_broken());
         let result = op.settle(outcome);
         drop(release);
-        if act == Act::Deliver { Some((token, map(Done { result, op }))) } else { None }
+        if act.delivers() { Some((token, map(Done { result, op }))) } else { None }
     }
 }

@@ -312,7 +312,7 @@ impl Between {
         let result = gate.enter(self.real.queued(), want.min(self.real.capacity()), limit);
         while self.real.available() > self.seen {
             // SAFETY: so many are available.
-            let completion = unsafe { *self.real.peek(self.seen) };
+            let completion = unsafe { *self.real.next().place(self.seen) };
             self.seen += 1;
             self.absorb(completion);
         }

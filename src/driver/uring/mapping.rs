@@ -163,12 +163,10 @@ impl Queues {
         unsafe { (*self.cq_tail).load(Ordering::Acquire) }.wrapping_sub(self.taken as u32)
     }
 
-    /// Where the completion after `skip` others is. It is read field by field: a copy of the whole goes through the
-    /// frame.
+    /// Where the next completions are.
     #[inline]
-    pub(super) fn peek(&self, skip: u32) -> *const Completion {
-        let index = (self.taken as u32).wrapping_add(skip) & self.cq_mask;
-        self.completions.wrapping_add(index as usize)
+    pub(super) fn next(&self) -> Next {
+        Next { completions: self.completions, mask: self.cq_mask, first: self.taken as u32 }
     }
 
     /// Takes so many completions. The kernel gets their places back with `publish_taken`.
@@ -189,6 +187,23 @@ impl Queues {
     pub(super) fn has_deferred(&self) -> bool {
         // SAFETY: as in `queued`.
         unsafe { (*self.sq_flags).load(Ordering::Relaxed) & (FLAG_TASKRUN | FLAG_CQ_OVERFLOW) != 0 }
+    }
+}
+
+/// Where the next completions are. A copy, so that it need not be looked up for each.
+#[derive(Clone, Copy)]
+pub(super) struct Next {
+    completions: *const Completion,
+    mask: u32,
+    first: u32,
+}
+
+impl Next {
+    /// The place of the completion after `skip` others. It is read field by field: a copy of the whole goes through the
+    /// frame.
+    #[inline]
+    pub(super) fn place(self, skip: u32) -> *const Completion {
+        self.completions.wrapping_add((self.first.wrapping_add(skip) & self.mask) as usize)
     }
 }
 

@@ -3,7 +3,7 @@
 #[cfg(feature = "faults")]
 use super::between::Between;
 use super::{
-    mapping::{Completion, Queues},
+    mapping::{Next, Queues},
     setup::{self, Params},
 };
 use crate::{
@@ -236,10 +236,10 @@ impl Ring {
         self.queues.available()
     }
 
-    /// As [`Queues::peek`].
+    /// As [`Queues::next`].
     #[inline]
-    pub(super) fn peek(&self, skip: u32) -> *const Completion {
-        self.queues.peek(skip)
+    pub(super) fn next(&self) -> Next {
+        self.queues.next()
     }
 
     /// As [`Queues::take`].
