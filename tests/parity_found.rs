@@ -248,3 +248,14 @@ fn a_cancel_that_the_kernel_misses_is_given_again() {
         assert_eq!(queue.wait(1).unwrap().next().unwrap().1, Err(Error::TimedOut));
     });
 }
+
+#[test]
+fn a_nonblocking_write_to_a_file_whose_system_cannot_tell_would_block() {
+    each_engine(|_| {
+        let (file, more) = (file_with(b""), file_with(b""));
+        // Other systems can tell.
+        let fits = |result: Result<usize>| assert!(result == Ok(1) || result == os(libc::EAGAIN), "{result:?}");
+        fits(aio::single(Write::new(&file, b"x").nonblocking()));
+        fits(aio::complete((Nop::new().link(), Write::new(&more, b"x").at(0).nonblocking())).unwrap().results.1);
+    });
+}

@@ -652,9 +652,9 @@ unsafe fn attempt_transfer(op: &RawOp, progress: &mut u32) -> Attempt {
         error if error == -libc::EOPNOTSUPP && !sys::is_open_for(transfer.fd, transfer.writes) => {
             Attempt::Done(-libc::EBADF)
         }
-        // The file cannot tell whether it would wait.
+        // It cannot tell whether it would wait. For a disk, the ring says that it would.
         error if error == -libc::EOPNOTSUPP && transfer.nowait && !sys::is_pipe_or_socket(transfer.fd) => {
-            Attempt::Done(error)
+            Attempt::Done(if sys::is_disk(transfer.fd) { -libc::EAGAIN } else { error })
         }
         error if error == -libc::EOPNOTSUPP => {
             // SAFETY: promised by the caller.

@@ -62,8 +62,8 @@ impl<D: Descriptor, B: BufMut> Read<D, B> {
         self
     }
 
-    /// Gives `WouldBlock` instead of waiting (`RWF_NOWAIT`, `preadv2(2)`), also for a disk. What cannot tell, a
-    /// terminal for example, gives `EOPNOTSUPP`.
+    /// Gives `WouldBlock` instead of waiting (`RWF_NOWAIT`, `preadv2(2)`), also for a disk, and if the file's system
+    /// cannot tell. What else cannot tell, a terminal for example, gives `EOPNOTSUPP`.
     pub fn nonblocking(mut self) -> Read<D, B> {
         self.nowait = true;
         self
@@ -142,7 +142,8 @@ impl<D: Descriptor, B: Buf> Write<D, B> {
         self
     }
 
-    /// Gives `WouldBlock` instead of waiting (`RWF_NOWAIT`, `pwritev2(2)`), or `EOPNOTSUPP` where that cannot be told.
+    /// Gives `WouldBlock` instead of waiting (`RWF_NOWAIT`, `pwritev2(2)`), also if a file's system cannot tell, as
+    /// ext4 unless the file was opened with `O_DIRECT`. What else cannot tell gives `EOPNOTSUPP`.
     pub fn nonblocking(mut self) -> Write<D, B> {
         self.nowait = true;
         self
