@@ -177,7 +177,7 @@ pub fn stats() -> Stats {
     Runtime::current_runtime().map_or_else(Stats::default, |runtime| Stats {
         spawned: runtime.table.made(),
         alive: runtime.table.len(),
-        switches: runtime.switches.get(),
+        switches: runtime.switches(),
         stacks: runtime.stack_stats(),
         pool: runtime
             .streams

@@ -77,8 +77,6 @@ pub(crate) struct Runtime {
     pub(super) workers: Threads<Errand>,
     pub(super) chores: Chores,
     serial: u32,
-    /// How deep eager spawns are nested.
-    depth: Cell<u32>,
     since_look: Cell<u32>,
     /// A few of those who wait for batches, and how many more there are.
     batches: Cell<[*const TaskWaiter; WATCHED]>,
@@ -91,8 +89,9 @@ pub(crate) struct Runtime {
     stuck: Cell<bool>,
     despair: Cell<bool>,
     closing: Cell<bool>,
-    /// Counts for `stats`.
-    pub(super) switches: Cell<u64>,
+    /// Counts for `stats`: tasks that were resumed, those that began to run at once left out; and those that did not.
+    resumed: Cell<u64>,
+    enqueued: Cell<u64>,
 }
 
 impl Runtime {
@@ -122,7 +121,6 @@ impl Runtime {
             workers,
             chores: Chores::default(),
             serial,
-            depth: Cell::new(0),
             since_look: Cell::new(0),
             batches: Cell::new([ptr::null(); WATCHED]),
             more_batches: Cell::new(0),
@@ -131,7 +129,8 @@ impl Runtime {
             stuck: Cell::new(false),
             despair: Cell::new(false),
             closing: Cell::new(false),
-            switches: Cell::new(0),
+            resumed: Cell::new(0),
+            enqueued: Cell::new(0),
         })
     }
 
@@ -329,7 +328,7 @@ impl Runtime {
     #[inline(always)]
     pub(super) fn make_way(&self, me: &Head) -> bool {
         // Whoever has spawned this task eagerly is in no queue, but waits all the same.
-        let nobody = self.depth.get() == 0 && self.ready.get().is_null() && !self.has_news();
+        let nobody = me.depth.get() == 0 && self.ready.get().is_null() && !self.has_news();
         if nobody && self.since_look.get() < ALONE {
             self.since_look.set(self.since_look.get() + 1);
             return false;
@@ -364,6 +363,7 @@ impl Runtime {
     #[inline(always)]
     fn resume(&self, task: &Head) {
         task.state.set(State::Running);
+        self.resumed.set(self.resumed.get() + 1);
         // SAFETY: it was ready, so it is not running.
         if self.switch_to(task, || unsafe { task.resume() }) {
             self.end_kept(task);
@@ -374,13 +374,18 @@ impl Runtime {
     #[inline(always)]
     fn switch_to(&self, task: &Head, switch: impl FnOnce() -> bool) -> bool {
         let previous = self.running.replace(task);
-        self.switches.set(self.switches.get() + 1);
         let ended = switch();
+        debug_assert!(ptr::eq(self.running.get(), task), "whoever runs another task comes back first");
         self.running.set(previous);
         if !self.engine.is_alive() {
             report::forked();
         }
         ended
+    }
+
+    /// How often a task has begun to run, or went on.
+    pub(super) fn switches(&self) -> u64 {
+        self.resumed.get() + self.table.made() - self.enqueued.get()
     }
 
     /// Takes care of a task that has ended. As `end_first`, for one that was resumed: others may know it.
@@ -607,8 +612,11 @@ impl Runtime {
     /// There is progress.
     #[inline]
     fn go_on(&self) {
-        self.stuck.set(false);
-        self.despair.set(false);
+        // Looking is cheaper than writing.
+        if self.stuck.get() || self.despair.get() {
+            self.stuck.set(false);
+            self.despair.set(false);
+        }
     }
 
     /// A wait was refused to a cancelled task. If it does not take the hint, the others run, and after many times the

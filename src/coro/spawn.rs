@@ -77,19 +77,21 @@ impl Spec {
     ) -> io::Result<JoinHandle<T>> {
         // On this frame until the task is suspended: one that never is needs no memory.
         let outcome = Outcome::new(None);
-        // SAFETY: promised by the caller; a task that has not ended gets another place below, before it goes on.
-        Ok(match unsafe { self.launch(runtime, family, stack, &raw const outcome, f)? } {
-            Started::Ended(id) => match outcome.into_inner() {
-                Some(result) => JoinHandle::ended(id, result),
-                None => unreachable!("a task that has ended leaves a result"),
-            },
-            Started::Kept(task) => {
-                let outcome = Rc::new(outcome);
-                // SAFETY: the handle keeps it, and lets the task know when it goes.
-                unsafe { task.put_outcome(Rc::as_ptr(&outcome)) };
-                JoinHandle::new(task, outcome)
-            }
-        })
+        // All but the last two is known where this is compiled, mostly.
+        if self.is_plain()
+            && !self.queued
+            && stack.is_none()
+            && fits_on_stack::<F>()
+            && runtime.may_start()
+            && let Some(task) = runtime.table.add_spare()
+        {
+            // There is nothing in them; this way there are no flags either that say so.
+            mem::forget((self, stack));
+            // SAFETY: promised by the caller; one that has not ended gets another place, before it goes on.
+            return Ok(unsafe { start_spare(runtime, family, task, &raw const outcome, f).handle(outcome) });
+        }
+        // SAFETY: as above.
+        unsafe { Ok(self.launch(runtime, family, stack, &raw const outcome, f)?.handle(outcome)) }
     }
 
     /// Makes a task and starts it: now, below the caller, or when its turn comes. One on a stack of the caller's is
@@ -97,7 +99,9 @@ impl Spec {
     ///
     /// # Safety
     /// As [`start`](Self::start). So does the outcome, if it is not null, until this has returned.
-    #[inline(always)]
+    // Cold compared with tasks that only take what others have left.
+    #[cold]
+    #[inline(never)]
     unsafe fn launch<T, F: FnOnce() -> T>(
         self,
         runtime: &Runtime,
@@ -108,7 +112,7 @@ impl Spec {
     ) -> io::Result<Started> {
         // SAFETY: promised by the caller. Boxed, the closure is as valid as before.
         unsafe {
-            if size_of::<F>() <= LARGEST_ON_STACK && align_of::<F>() <= STACK_ALIGNMENT {
+            if fits_on_stack::<F>() {
                 self.launch_small(runtime, family, stack, outcome, f)
             } else {
                 self.launch_small(runtime, family, stack, outcome, Box::new(f))
@@ -118,7 +122,6 @@ impl Spec {
 
     /// # Safety
     /// As [`launch`](Self::launch).
-    #[inline(always)]
     unsafe fn launch_small<T, F: FnOnce() -> T>(
         self,
         runtime: &Runtime,
@@ -145,7 +148,7 @@ impl Spec {
         // SAFETY: promised by the caller; the frame that `first` is on stays until the task has run for the first time.
         // A coroutine that has ended has nothing that would have to be dropped.
         let mut coroutine = unsafe { task.prepare_first::<T, F>(&first) };
-        if runtime.run_first(task, &mut coroutine) {
+        if runtime.run_first_apart(task, &mut coroutine) {
             let id = TaskId::new(task);
             runtime.end_first(task, plain);
             return Ok(held.map_or(Started::Ended(id), Started::Kept));
@@ -156,22 +159,7 @@ impl Spec {
     }
 
     /// Makes the record of a task, on that stack or one of the pool's.
-    #[inline(always)]
     fn make(self, runtime: &Runtime, stack: Option<Stack>) -> io::Result<&Head> {
-        // Known where this is compiled, mostly.
-        if self.is_plain()
-            && stack.is_none()
-            && let Some(task) = runtime.table.add_spare()
-        {
-            // There is nothing in them; this way there are no flags either that say so.
-            mem::forget((self, stack));
-            return Ok(task);
-        }
-        self.make_other(runtime, stack)
-    }
-
-    #[inline(never)]
-    fn make_other(self, runtime: &Runtime, stack: Option<Stack>) -> io::Result<&Head> {
         let task = runtime.make_task(stack, self.stack_size)?;
         if let Some(name) = self.name {
             task.set_name(name);
@@ -184,6 +172,63 @@ impl Spec {
     #[inline(always)]
     fn is_plain(&self) -> bool {
         self.name.is_none() && self.stack_size.is_none() && !self.always
+    }
+}
+
+impl Started {
+    /// The task's handle.
+    ///
+    /// # Safety
+    /// The outcome is of the task's type, and was the one given to it.
+    #[inline(always)]
+    unsafe fn handle<T>(self, outcome: Outcome<T>) -> JoinHandle<T> {
+        match self {
+            Started::Ended(id) => match outcome.into_inner() {
+                Some(result) => JoinHandle::ended(id, result),
+                None => unreachable!("a task that has ended leaves a result"),
+            },
+            Started::Kept(task) => {
+                let outcome = Rc::new(outcome);
+                // SAFETY: promised by the caller; the handle keeps it, and lets the task know when it goes.
+                unsafe { task.put_outcome(Rc::as_ptr(&outcome)) };
+                JoinHandle::new(task, outcome)
+            }
+        }
+    }
+}
+
+/// Whether a closure may be put on its stack.
+const fn fits_on_stack<F>() -> bool {
+    size_of::<F>() <= LARGEST_ON_STACK && align_of::<F>() <= STACK_ALIGNMENT
+}
+
+/// Starts a plain task on what another one has left, below the caller.
+///
+/// # Safety
+/// As [`Spec::launch`].
+#[inline(always)]
+unsafe fn start_spare<T, F: FnOnce() -> T>(
+    runtime: &Runtime,
+    family: Family<'_>,
+    task: &Head,
+    outcome: *const Outcome<T>,
+    f: F,
+) -> Started {
+    // SAFETY: promised by the caller; otherwise as in `launch_small`.
+    unsafe {
+        task.put_outcome(outcome);
+        if let Family::Scope(children) = family {
+            task.adopt(children);
+        }
+        let first = First { task, f: ManuallyDrop::new(f) };
+        let mut coroutine = task.prepare_first::<T, F>(&first);
+        if runtime.run_first(task, &mut coroutine) {
+            let id = TaskId::new(task);
+            runtime.end_first(task, true);
+            return Started::Ended(id);
+        }
+        task.keep(ManuallyDrop::into_inner(coroutine));
+        Started::Kept(runtime.keep(task))
     }
 }
 

@@ -60,11 +60,15 @@ pub(super) struct Marks {
 impl Marks {
     #[inline]
     fn clear(&self) {
-        self.refused.set(0);
-        self.canceled.set(false);
-        self.never_run.set(false);
-        self.always_runs.set(false);
-        self.hopeless.set(false);
+        let marked = self.canceled.get() | self.never_run.get() | self.always_runs.get() | self.hopeless.get();
+        // Looking is cheaper than writing.
+        if marked || self.refused.get() > 0 {
+            self.refused.set(0);
+            self.canceled.set(false);
+            self.never_run.set(false);
+            self.always_runs.set(false);
+            self.hopeless.set(false);
+        }
     }
 }
 
@@ -94,6 +98,8 @@ pub(crate) struct Head {
     pub(super) scope: Cell<*const Children>,
     /// How many `no_suspend`s it is in.
     pub(super) unswitchable: Cell<u32>,
+    /// How many tasks wait below it for its first wait, each having spawned the next; 0 once it was suspended.
+    pub(super) depth: Cell<u32>,
     pub(super) reason: Cell<Reason>,
     /// What `park` was given, while the task is parked by it.
     pub(super) parked_as: Cell<Option<u32>>,
@@ -132,6 +138,7 @@ impl Head {
             inherited: Cell::new(ptr::null()),
             scope: Cell::new(ptr::null()),
             unswitchable: Cell::new(0),
+            depth: Cell::new(0),
             reason: Cell::new(Reason::STARTING),
             parked_as: Cell::new(None),
             locals: Locals::default(),
@@ -159,6 +166,7 @@ impl Head {
             inherited,
             scope,
             unswitchable,
+            depth: _,
             reason: _,
             parked_as,
             locals,
@@ -322,7 +330,10 @@ impl Head {
             // SAFETY: promised by the caller: both are there, and `f` is taken once.
             unsafe {
                 let task: *const Head = (*first).task;
-                (*task).yielder.set(yielder);
+                // That of the last task on this stack was in the same place.
+                if !ptr::eq((*task).yielder.get(), yielder) {
+                    (*task).yielder.set(yielder);
+                }
                 let f = ptr::read(&*(*first).f);
                 (*task).run(|| catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked));
             }
@@ -351,8 +362,7 @@ impl Head {
 
     #[inline]
     fn ends(&self) -> Ends {
-        let (limit, base) = self.range.get();
-        Ends { base, limit }
+        Ends { task: self }
     }
 
     /// What a task does, if it is not cancelled before.
@@ -377,28 +387,27 @@ impl Head {
     /// The task's outcome is null or leads to one for a `T`.
     #[inline(always)]
     unsafe fn run<T>(&self, f: impl FnOnce() -> Result<T, Failure>) {
-        let unwanted = Outcome::new(None);
         let result = f();
         // SAFETY: promised by the caller. Whoever owns the place keeps it until there is another one or none.
-        let place = unsafe { self.outcome.get().cast::<Outcome<T>>().as_ref() }.unwrap_or(&unwanted);
+        let place = unsafe { self.outcome.get().cast::<Outcome<T>>().as_ref() };
         // Written into its place at once: a result that is put together elsewhere is copied, and that makes the
         // processor wait. There was none before.
-        match result {
-            Ok(value) => mem::forget(place.replace(Some(Ok(value)))),
-            Err(failure) => leave_failure(place, failure),
+        match (result, place) {
+            (Ok(value), Some(place)) => mem::forget(place.replace(Some(Ok(value)))),
+            (Err(failure), Some(place)) => leave_failure(place, failure),
+            (Ok(value), None) => self.discard(value),
+            (Err(failure), None) => self.discard(failure),
         }
         self.locals.clear();
-        if let Some(result) = unwanted.into_inner() {
-            self.discard(result);
-        }
     }
 
     /// Drops a result that nobody will ask for.
+    #[cold]
     #[inline(never)]
-    fn discard<T>(&self, result: Result<T, Failure>) {
-        contain(|| drop(result));
-        // That may have made new ones.
+    fn discard<T>(&self, unwanted: T) {
         self.locals.clear();
+        // It may make new ones.
+        contain(|| drop(unwanted));
     }
 
     /// From now on the result goes elsewhere; to null if nobody will ask for it.
@@ -429,20 +438,22 @@ pub(super) struct First<'a, F> {
 
 /// The ends of a task's stack, which the task keeps.
 pub(super) struct Ends {
-    base: usize,
-    limit: usize,
+    /// Keeps the coroutine.
+    task: *const Head,
 }
 
-// SAFETY: they are those of a `Stack`, which promises the same, and is kept for as long as the coroutine.
+// SAFETY: they are those of a `Stack`, which promises the same, and is kept for as long as the coroutine. So is the task.
 unsafe impl corosensei::stack::Stack for Ends {
     #[inline]
     fn base(&self) -> StackPointer {
-        pointer(self.base)
+        // SAFETY: see above.
+        pointer(unsafe { (*self.task).range.get() }.1)
     }
 
     #[inline]
     fn limit(&self) -> StackPointer {
-        pointer(self.limit)
+        // SAFETY: see above.
+        pointer(unsafe { (*self.task).range.get() }.0)
     }
 }
 

@@ -46,7 +46,7 @@ impl Runtime {
     #[inline(always)]
     pub(in crate::coro) fn may_start(&self) -> bool {
         // Inside another engine's `Config::run` the task could not wait as a task.
-        engine::is_current(&self.engine) && self.depth.get() < DEEPEST && !self.current().is_fixed()
+        engine::is_current(&self.engine) && self.current().depth.get() < DEEPEST && !self.current().is_fixed()
     }
 
     /// Puts a new task into the queue, which will run `f`.
@@ -57,12 +57,14 @@ impl Runtime {
     pub(in crate::coro) unsafe fn enqueue<T, F: FnOnce() -> T>(&self, task: &Head, f: F) -> Rc<Head> {
         // SAFETY: promised by the caller.
         unsafe { task.prepare::<T, F>(f) };
+        self.enqueued.set(self.enqueued.get() + 1);
         self.make_ready(task);
         self.keep(task)
     }
 
     /// Takes note of a task that has not ended below its spawner.
     pub(in crate::coro) fn keep(&self, task: &Head) -> Rc<Head> {
+        task.depth.set(0);
         if self.closing.get() {
             // It has to be ended as well.
             self.wake(&self.root);
@@ -73,10 +75,18 @@ impl Runtime {
     /// Runs a new task below the caller, until it waits or ends; tells whether it has ended.
     #[inline(always)]
     pub(in crate::coro) fn run_first(&self, task: &Head, coroutine: &mut Routine) -> bool {
-        self.depth.set(self.depth.get() + 1);
-        let ended = self.switch_to(task, || coroutine.resume(()).as_return().is_some());
-        self.depth.set(self.depth.get() - 1);
-        ended
+        let depth = self.current().depth.get() + 1;
+        // That of the last task with this record, mostly.
+        if task.depth.get() != depth {
+            task.depth.set(depth);
+        }
+        self.switch_to(task, || coroutine.resume(()).as_return().is_some())
+    }
+
+    /// As [`run_first`](Self::run_first), once for all kinds of closures.
+    #[inline(never)]
+    pub(in crate::coro) fn run_first_apart(&self, task: &Head, coroutine: &mut Routine) -> bool {
+        self.run_first(task, coroutine)
     }
 
     /// Takes care of a task that has ended before it was suspended. A plain one has a stack of the usual size and no
