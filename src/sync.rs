@@ -60,6 +60,8 @@ mod channel;
 mod condvar;
 mod error;
 mod event;
+#[cfg(all(loom, test))]
+mod loom;
 mod mutex;
 mod once;
 pub mod oneshot;
