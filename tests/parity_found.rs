@@ -3,8 +3,8 @@
 
 mod common;
 
-use aio::{Error, Queue, Result, op::*};
-use common::{each_engine, each_queue, file_with, os, pipe, runtime};
+use aio::{Backend, Error, Queue, Result, op::*};
+use common::{Engine, each_engine, each_queue, file_with, os, pipe, runtime};
 use std::{
     io::Write as _,
     net::{self, TcpListener, UdpSocket},
@@ -67,6 +67,62 @@ fn a_nonblocking_accept_does_not_wait_behind_an_operation_on_a_file() {
         let events = all(queue);
         assert!(events[1].contains("Errno(11"), "{events:?}");
         assert_eq!(events[2], "Err(Skipped)");
+    });
+}
+
+/// What a queue gives for a chain. If the engine is a ring, it must have got the chain's first operation alone.
+#[track_caller]
+fn in_steps(engine: &Engine, submit: impl FnOnce(&Queue<'static, String, 1024>)) -> Vec<String> {
+    let queue = Queue::with_config(8, engine.config).unwrap();
+    let before = queue.stats().submitted;
+    submit(&queue);
+    if engine.backend == Backend::IoUring {
+        assert_eq!(queue.stats().submitted - before, 1);
+    }
+    all(&queue)
+}
+
+/// A worker of the kernel's that has done an operation goes on with the chain itself, now and then if the ring defers its
+/// work, and does not start a limit that it finds there. So nothing of that may be given to the ring.
+#[test]
+fn what_is_bounded_is_not_given_to_a_ring_before_what_a_worker_does_has_ended() {
+    fn check<O: Op + 'static>(engine: &Engine, head: impl Fn() -> O)
+    where
+        O::Value: std::fmt::Debug,
+    {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let recv = || Recv::new(a.try_clone().unwrap(), vec![0; 4]);
+        let events = in_steps(engine, |queue| {
+            queue.submit_chain((head().hard_link(), recv().timeout(SOON)), (text, text)).unwrap();
+        });
+        assert_eq!(events[1], "Err(TimedOut)");
+        let events = in_steps(engine, |queue| {
+            let chain = (head().hard_link(), Nop::new().link(), recv().timeout(SOON).hard_link(), Nop::new());
+            queue.submit_chain(chain, (text, text, text, text)).unwrap();
+        });
+        assert_eq!(events[1..], ["Ok(())", "Err(TimedOut)", "Ok(())"]);
+        let events = in_steps(engine, |queue| {
+            queue.submit_chain((head().hard_link(), recv().nonblocking()), (text, text)).unwrap();
+        });
+        assert!(events[1].contains("Errno(11"), "{events:?}");
+    }
+    each_engine(|engine| {
+        check(engine, || UnlinkAt::new("/none/x"));
+        check(engine, || OpenAt::new("/dev/null"));
+        check(engine, || Statx::new("/dev/null"));
+        check(engine, || Read::new(file_with(b"text"), vec![0; 4]).at(0));
+        check(engine, || Write::new(file_with(b""), "text").at(0));
+        check(engine, || Fsync::new(file_with(b"")));
+        // A worker does it for sure, and waits.
+        let ((from, input), (_output, to)) = (pipe(), pipe());
+        let (a, _b) = UnixStream::pair().unwrap();
+        let events = in_steps(engine, |queue| {
+            let recv = Recv::new(a, vec![0; 4]).timeout(SOON);
+            queue.submit_chain((Splice::new(from, to, 1).hard_link(), recv), (text, text)).unwrap();
+            assert!(queue.poll().unwrap().next().is_none());
+            aio::single(Write::new(&input, "x")).unwrap();
+        });
+        assert_eq!(events, ["Ok(1)", "Err(TimedOut)"]);
     });
 }
 
