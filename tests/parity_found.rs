@@ -176,12 +176,22 @@ fn what_the_kernel_refuses_at_first_sight_takes_no_other_operation_with_it() {
 #[test]
 fn accepting_on_what_does_not_listen_fails_at_once() {
     each_engine(|_| {
-        let (a, _b) = UnixStream::pair().unwrap();
+        let (a, b) = UnixStream::pair().unwrap();
         let (output, _input) = pipe();
         assert_eq!(aio::single(Accept::new(&output).timeout(SOON)).map(drop), os(libc::ENOTSOCK));
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let accepted = |result: Result<Accepted>| result.map(drop);
         assert_eq!(accepted(aio::single(Accept::new(&a).timeout(SOON))), os(libc::EINVAL));
+        (&b).write_all(b"what it has is no connection").unwrap();
+        assert_eq!(accepted(aio::single(Accept::new(&a).timeout(SOON))), os(libc::EINVAL));
+        for (domain, kind) in [
+            (Domain::V4, SocketType::Stream),
+            (Domain::Unix, SocketType::Stream),
+            (Domain::Unix, SocketType::SeqPacket),
+        ] {
+            let fresh = aio::single(Socket::new(domain, kind)).unwrap();
+            assert_eq!(accepted(aio::single(Accept::new(&fresh).timeout(SOON))), os(libc::EINVAL));
+        }
         assert_eq!(accepted(aio::single(Accept::new(&udp).timeout(SOON))), os(libc::EOPNOTSUPP));
         assert_eq!(accepted(aio::single(Accept::new(&udp).nonblocking())), os(libc::EOPNOTSUPP));
     });

@@ -4,7 +4,7 @@ mod common;
 #[path = "common/net.rs"]
 mod net;
 
-use aio::{Errno, Error, Shared, op::*, spare};
+use aio::{Backend, Config, Errno, Error, Shared, op::*, spare};
 use common::each_engine;
 use net::{closes_on_exec, tcp_pair, udp_pair};
 use std::{
@@ -13,8 +13,12 @@ use std::{
     mem::MaybeUninit,
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
+    sync::{
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -369,6 +373,52 @@ fn sending_to_a_closed_peer_raises_no_signal() {
         assert_eq!(kind(aio::single(Send::new(&a, b"x").flags(SendFlags::WAITALL))), ErrorKind::BrokenPipe);
         assert_eq!(kind(aio::single(SendMsg::new(&a, &[IoSlice::new(b"x")]))), ErrorKind::BrokenPipe);
         assert_eq!(aio::single(Recv::new(&a, &mut [0; 4])), Ok(0));
+    });
+}
+
+/// Waits actively, to meet the other thread within a microsecond if it runs.
+fn meet(at: &AtomicUsize, value: usize) {
+    let mut looks = 0;
+    while at.load(SeqCst) < value {
+        looks += 1;
+        if looks < 10_000 { std::hint::spin_loop() } else { thread::yield_now() }
+    }
+}
+
+/// The emulation looks first, and then calls; in between a socket may have begun to listen, and the call would wait.
+#[test]
+fn accepting_does_not_wait_past_its_limit_on_what_begins_to_listen() {
+    let (ready, go) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let listen = |sockets: mpsc::Receiver<OwnedFd>, over: mpsc::Receiver<()>| {
+        for (round, socket) in sockets.iter().enumerate() {
+            ready.fetch_add(1, SeqCst);
+            meet(&go, ready.load(SeqCst));
+            (0..round * 7 % 400).for_each(|_| std::hint::spin_loop());
+            aio::single(Listen::new(&socket, 1)).unwrap();
+            if over.recv_timeout(AMPLE).is_err() {
+                // Frees the other thread, which tells then.
+                let _client = TcpStream::connect(TcpListener::from(socket).local_addr().unwrap()).unwrap();
+                over.recv().unwrap();
+            }
+        }
+    };
+    each_engine(|_| {
+        let ((hand, sockets), (tell, over)) = (mpsc::channel(), mpsc::channel());
+        thread::scope(|s| {
+            // By the system call itself.
+            s.spawn(|| Config::new().backend(Backend::Poll).run(|| listen(sockets, over)).unwrap());
+            let hand = hand;
+            for _ in 0..400 {
+                let socket = aio::single(Socket::new(Domain::V4, SocketType::Stream)).unwrap();
+                aio::single(Bind::new(&socket, ([127, 0, 0, 1], 0))).unwrap();
+                hand.send(socket.try_clone().unwrap()).unwrap();
+                meet(&ready, go.load(SeqCst) + 1);
+                go.fetch_add(1, SeqCst);
+                let accepted = aio::single(Accept::new(&socket).timeout(Duration::from_micros(10))).map(drop);
+                tell.send(()).unwrap();
+                assert!(matches!(accepted, Err(Error::TimedOut | Error::Os(_))), "it has waited");
+            }
+        });
     });
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Two ways: [`now`] performs an operation whatever time it takes; [`attempt`] never waits.
 
+mod accept;
+
 use super::fault;
 use crate::{
     op::{CURRENT_POSITION, CUT, Fd, RawOp},
     sys::{self, ret, ret_len},
 };
+use accept::accept;
 use std::{
     os::fd::RawFd,
     sync::{Mutex, PoisonError, atomic::Ordering},
@@ -204,30 +207,6 @@ fn if_ready(fd: RawFd, events: i16, call: impl FnOnce() -> i32) -> i32 {
         error if error < 0 => error,
         _ => call(),
     }
-}
-
-/// # Safety
-/// `addr` and `len` are null, or valid for an address.
-unsafe fn accept(fd: RawFd, addr: *mut libc::sockaddr, len: *mut libc::socklen_t, flags: i32) -> i32 {
-    // SAFETY: promised by the caller.
-    let accept = || unsafe { sys::accept(fd, addr, len, flags) };
-    if !sys::is_blocking(fd) {
-        return accept();
-    }
-    match if_ready(fd, libc::POLLIN, accept) {
-        // It never will be ready, and says so without waiting.
-        error if error == -libc::EAGAIN && !listens(fd) => accept(),
-        result => result,
-    }
-}
-
-/// Whether connections can come.
-fn listens(fd: RawFd) -> bool {
-    let mut listens: i32 = 0;
-    let mut len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the pointers are to locals of the sizes given.
-    unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast(), &mut len) };
-    listens != 0
 }
 
 /// Starts to connect. `-EINPROGRESS` means that the socket will become writable when it is decided.
