@@ -282,6 +282,7 @@ mod tests {
             }
             let mut now = start;
             while let Some(next) = wheel.next() {
+                assert!(!wheel.is_empty());
                 assert!(next > now, "a wake-up in the past would spin");
                 let earliest = due.iter().map(|d| d.0).min().unwrap();
                 assert!(next <= earliest, "slept past a timer");
@@ -314,6 +315,20 @@ mod tests {
             assert_eq!(wheel.next(), Some(12_345_678_901 + delay));
             wheel.advance(12_345_678_901 + delay);
             assert!(wheel.pop().is_some() && wheel.next().is_none());
+        }
+    }
+    #[test]
+    fn a_crowded_list_is_not_searched_for_its_earliest() {
+        let one_list = 1u64 << (TICK + BITS);
+        let (start, first) = (one_list * 64, one_list * 66 + 800_000);
+        for (count, expected) in [(EXACT, first), (EXACT + 1, one_list * 66)] {
+            let mut wheel = Wheel::new(start);
+            let mut timers = fresh(count);
+            for (after, timer) in timers.iter_mut().enumerate() {
+                // SAFETY: boxed, and outlives the wheel's use of it.
+                unsafe { wheel.insert(timer.as_mut_ptr(), first + after as u64) };
+            }
+            assert_eq!(wheel.next(), Some(expected), "{count} timers");
         }
     }
 }

@@ -384,23 +384,107 @@ impl fmt::Debug for RawAddress {
 mod tests {
     use super::*;
 
-    #[test]
-    fn encoding_and_decoding_gives_the_same() {
+    /// Addresses of which no two are the same.
+    fn different() -> Vec<Address> {
+        let v6 = |scope| Address::V6(SocketAddrV6::new("fe80::1".parse().unwrap(), 443, 7, scope));
+        let other = |family, data: &[u8]| Address::Other { family, data: data.into() };
         #[cfg_attr(not(target_os = "linux"), allow(unused_mut))]
         let mut all = vec![
             Address::from(([127, 0, 0, 1], 80)),
-            Address::V6(SocketAddrV6::new("fe80::1".parse().unwrap(), 443, 7, 3)),
+            Address::from(([127, 0, 0, 1], 81)),
+            v6(3),
+            v6(4),
             Address::unix("/tmp/a socket").unwrap(),
             Address::unix("x".repeat(103)).unwrap(),
-            Address::Other { family: 40, data: Box::new([1, 2, 3]) },
+            other(40, &[]),
+            other(40, &[1, 2, 3]),
+            other(40, &[1, 2, 4]),
+            other(41, &[1, 2, 3]),
+            other(40, &[7; SIZE - DATA]),
         ];
         #[cfg(target_os = "linux")]
         for name in [&b""[..], b"name", b"a\0b", &[7; 107]] {
             all.push(Address::abstract_name(name).unwrap());
         }
-        for address in all {
+        all
+    }
+
+    #[test]
+    fn encoding_and_decoding_gives_the_same() {
+        for address in different() {
             assert_eq!(RawAddress::encode(&address).unwrap().decode(), address);
         }
+    }
+
+    #[test]
+    fn addresses_are_equal_only_if_all_of_them_is() {
+        let mut all = different();
+        all.push(Address::Unnamed);
+        for (i, a) in all.iter().enumerate() {
+            for (j, b) in all.iter().enumerate() {
+                assert_eq!(a == b, i == j, "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_name_counts_what_ends_or_begins_it() {
+        let encoded = |address: Result<Address>| {
+            let raw = RawAddress::encode(&address.unwrap()).unwrap();
+            raw.bytes[PATH..raw.len as usize].to_vec()
+        };
+        assert_eq!(encoded(Address::unix("/a/path")), b"/a/path\0");
+        #[cfg(target_os = "linux")]
+        assert_eq!(encoded(Address::abstract_name("name")), b"\0name");
+    }
+
+    #[test]
+    fn addresses_are_shown_and_taken_apart() {
+        let (v4, v6) = ("127.0.0.1:80".parse::<SocketAddr>().unwrap(), "[::1]:443".parse::<SocketAddr>().unwrap());
+        let path = Some(Path::new("/a path"));
+        #[cfg_attr(not(target_os = "linux"), allow(unused_mut))]
+        let mut all = vec![
+            (Address::from(v4), "127.0.0.1:80", Domain::V4, (Some(v4), None)),
+            (Address::from(v6), "[::1]:443", Domain::V6, (Some(v6), None)),
+            (Address::unix("/a path").unwrap(), "/a path", Domain::Unix, (None, path)),
+            (Address::Unnamed, "(unnamed)", Domain::Unix, (None, None)),
+            (
+                Address::Other { family: 40, data: [1].into() },
+                "(address of family 40)",
+                Domain::Other(40),
+                (None, None),
+            ),
+        ];
+        #[cfg(target_os = "linux")]
+        all.push((Address::abstract_name("a\0b").unwrap(), "@a\\x00b", Domain::Unix, (None, None)));
+        for (address, text, domain, parts) in all {
+            assert_eq!(address.to_string(), text);
+            assert_eq!(address.domain(), domain, "{text}");
+            assert_eq!((address.ip(), address.pathname()), parts, "{text}");
+            assert_eq!(address.is_unnamed(), address == Address::Unnamed, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_leaves_out_is_no_address() {
+        let decoded = |family: i32, len: usize| {
+            let mut raw = RawAddress::empty();
+            raw.set_family(family, len);
+            raw.decode()
+        };
+        for len in [0, DATA - 1, DATA, SIZE] {
+            assert_eq!(decoded(libc::AF_UNSPEC, len), Address::Unnamed);
+        }
+        // Of an Internet address that is cut nothing can be believed.
+        for (family, size) in
+            [(libc::AF_INET, size_of::<libc::sockaddr_in>()), (libc::AF_INET6, size_of::<libc::sockaddr_in6>())]
+        {
+            assert!(matches!(decoded(family, size - 1), Address::Other { family: f, .. } if f == family));
+            assert!(decoded(family, size).ip().is_some());
+        }
+        let mut used = RawAddress::encode(&Address::from(([127, 0, 0, 1], 80))).unwrap();
+        used.clear();
+        assert_eq!((used.decode(), used.len() as usize), (Address::Unnamed, SIZE));
     }
 
     #[test]
