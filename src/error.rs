@@ -372,3 +372,101 @@ impl From<BatchError> for io::Error {
         io::Error::new(batch.error.kind(), batch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::ErrorKind;
+
+    const ENGINE: SetupError =
+        SetupError::Engine { backend: Backend::Poll, call: SetupCall::EventFd, errno: Errno::new(libc::EMFILE) };
+
+    /// Each error with the number and the kind that it is to have.
+    fn all() -> Vec<(Error, Option<i32>, ErrorKind)> {
+        let locked = SetupError::LockedMemory { errno: Errno::new(libc::ENOMEM) };
+        let of_ring = |why| Error::Setup(SetupError::IoUring(why));
+        vec![
+            (Error::Canceled, None, Errno::new(libc::ECANCELED).kind()),
+            (Error::Skipped, None, ErrorKind::Other),
+            (Error::NoSuspend, None, ErrorKind::Other),
+            (Error::WrongRuntime, None, ErrorKind::Other),
+            (Error::TimedOut, None, ErrorKind::TimedOut),
+            (Error::Deadlock, None, ErrorKind::Deadlock),
+            (Error::FilesFull, None, Errno::new(libc::ENFILE).kind()),
+            (Error::Invalid(&"why"), None, ErrorKind::InvalidInput),
+            (Error::Unsupported(&"why"), None, ErrorKind::Unsupported),
+            (Error::Os(Errno::new(libc::ENOENT)), Some(libc::ENOENT), ErrorKind::NotFound),
+            (Error::Setup(SetupError::EmptyBatch), None, ErrorKind::InvalidInput),
+            (Error::Setup(SetupError::NoSuchBackend(Backend::Epoll)), None, ErrorKind::Unsupported),
+            (Error::Setup(ENGINE), Some(libc::EMFILE), Errno::new(libc::EMFILE).kind()),
+            (Error::Setup(locked), Some(libc::ENOMEM), ErrorKind::OutOfMemory),
+            (of_ring(Unavailable::NotImplemented), Some(libc::ENOSYS), ErrorKind::Unsupported),
+            (of_ring(Unavailable::Disabled(2)), Some(libc::EPERM), ErrorKind::Unsupported),
+            (of_ring(Unavailable::Denied), Some(libc::EPERM), ErrorKind::Unsupported),
+            (of_ring(Unavailable::Memory), Some(libc::ENOMEM), ErrorKind::Unsupported),
+            (of_ring(Unavailable::Os(Errno::new(libc::EMFILE))), Some(libc::EMFILE), ErrorKind::Unsupported),
+            (of_ring(Unavailable::TooOld(Feature::NoDrop)), None, ErrorKind::Unsupported),
+            (of_ring(Unavailable::NotLinux), None, ErrorKind::Unsupported),
+        ]
+    }
+
+    #[test]
+    fn an_error_keeps_its_kind_and_its_text_as_one_of_the_standard_librarys() {
+        for (error, number, kind) in all() {
+            assert_eq!((error.raw_os_error(), error.kind()), (number, kind), "{error:?}");
+            let converted = io::Error::from(error);
+            assert_eq!(converted.kind(), kind, "{error:?}");
+            match error {
+                // These two are the standard library's own, without an allocation.
+                Error::Canceled => assert_eq!(converted.raw_os_error(), Some(libc::ECANCELED)),
+                Error::TimedOut => assert!(converted.get_ref().is_none()),
+                _ => assert_eq!(converted.to_string(), error.to_string()),
+            }
+            let in_batch = io::Error::from(BatchError { index: 3, error });
+            assert_eq!(in_batch.kind(), kind, "{error:?}");
+            assert_eq!(in_batch.to_string(), format!("operation 3 of the batch failed: {error}"));
+            if let Error::Setup(setup) = error {
+                let converted = io::Error::from(setup);
+                assert_eq!((converted.kind(), converted.to_string()), (kind, error.to_string()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_system_converts_without_a_box() {
+        let converted = io::Error::from(Error::Os(Errno::new(libc::ENOENT)));
+        assert_eq!(converted.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn only_what_was_cancelled_is_canceled() {
+        for (error, ..) in all() {
+            let expected = error == Error::Canceled;
+            assert_eq!(is_canceled(&error.into()), expected, "{error:?}");
+            assert_eq!(is_canceled(&BatchError { index: 0, error }.into()), expected, "{error:?} of a batch");
+        }
+        assert!(!is_canceled(&ErrorKind::Interrupted.into()));
+    }
+
+    #[test]
+    fn a_number_is_shown_as_the_standard_library_shows_it() {
+        let (errno, text) = (Errno::new(libc::ENOENT), io::Error::from_raw_os_error(libc::ENOENT).to_string());
+        assert_eq!((errno.raw(), errno.kind()), (libc::ENOENT, ErrorKind::NotFound));
+        assert_eq!(errno.to_string(), text);
+        assert_eq!(format!("{errno:?}"), format!("Errno({}: {text})", libc::ENOENT));
+        assert!(std::fs::File::open("no such file").is_err());
+        assert_eq!(Errno::last(), errno);
+    }
+
+    #[test]
+    fn what_is_short_comes_with_a_remedy() {
+        let hints = [(libc::EMFILE, "ulimit -n"), (libc::ENFILE, "fs.file-max"), (libc::ENOMEM, "Config::entries")];
+        for (number, remedy) in hints {
+            let text = Unavailable::Os(Errno::new(number)).to_string();
+            assert!(text.contains(remedy), "{text}");
+        }
+        let plain = Errno::new(libc::EINVAL);
+        assert_eq!(Unavailable::Os(plain).to_string(), plain.to_string());
+        assert!(ENGINE.to_string().contains("the poll engine: eventfd failed"), "{ENGINE}");
+    }
+}
