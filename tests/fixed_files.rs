@@ -314,7 +314,10 @@ fn capacities_that_make_no_sense() {
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
         for engine in engines() {
             let queue = Queue::<()>::with_config(1, engine.config).unwrap();
-            assert!(invalid(&queue.file_table(100)));
+            let refused = |places| queue.file_table(places).unwrap_err().to_string();
+            assert!(refused(100).contains("RLIMIT_NOFILE"));
+            assert!(refused(1_048_320).contains("RLIMIT_NOFILE"), "the most that there can be");
+            assert!(refused(1_048_321).contains("1 to 1048320 places"));
             // The table that nobody has asked for is made all the same, of whatever can be had.
             let file = queue.register_file(File::open("Cargo.toml").unwrap()).unwrap();
             assert_eq!(on!(queue, Read::new(file, vec![0; 9]).at(0)), Ok(9));

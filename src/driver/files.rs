@@ -290,6 +290,11 @@ impl fmt::Debug for Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        fs::File,
+        net::{TcpListener, UdpSocket},
+        os::unix::net::{UnixDatagram, UnixStream},
+    };
 
     #[test]
     fn places_look_like_nothing_else() {
@@ -302,6 +307,32 @@ mod tests {
         }
         for other in [Fd::OPENED, Fd::new(-1), Fd::new(0), Fd::new(i32::MAX), Fd::new(libc::AT_FDCWD)] {
             assert_eq!(other.place(), None);
+        }
+    }
+    #[test]
+    fn the_kind_of_a_file_is_what_the_system_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::create(directory.path().join("file")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (stream, _) = UnixStream::pair().unwrap();
+        let (datagram, _) = UnixDatagram::pair().unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (pipe, _) = std::io::pipe().unwrap();
+        let open_directory = File::open(directory.path()).unwrap();
+        let all: [(&dyn AsRawFd, _, _); 7] = [
+            (&file, Kind::Disk, Err(-libc::ENOTSOCK)),
+            (&open_directory, Kind::Disk, Err(-libc::ENOTSOCK)),
+            (&pipe, Kind::Other, Err(-libc::ENOTSOCK)),
+            (&listener, Kind::Stream, Ok(libc::SOCK_STREAM)),
+            (&stream, Kind::UnixStream, Ok(libc::SOCK_STREAM)),
+            (&datagram, Kind::Messages, Ok(libc::SOCK_DGRAM)),
+            (&udp, Kind::Messages, Ok(libc::SOCK_DGRAM)),
+        ];
+        for (at, (file, kind, socket)) in all.into_iter().enumerate() {
+            // By its number, and in a table, where nobody can be asked.
+            for fd in [Fd::new(file.as_raw_fd()), Fd::in_table(BASE, kind)] {
+                assert_eq!((fd.kind(), fd.is_disk(), fd.socket_type()), (kind, kind == Kind::Disk, socket), "{at}");
+            }
         }
     }
 }
