@@ -503,6 +503,7 @@ mod tests {
                 let mut raw = RawAddress::empty();
                 raw.set_family(family, 0);
                 raw.set_len(len);
+                assert_eq!(raw.len(), len);
                 let _ = raw.decode();
             }
         }

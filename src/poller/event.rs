@@ -256,3 +256,68 @@ impl fmt::Debug for Events {
         f.debug_struct("Events").field("list", &self.list).field("woken", &self.woken).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bit_of_the_system_is_one_thing_that_is_told() {
+        let told = |event: Event| {
+            let all = [
+                (event.readable, "readable"),
+                (event.writable, "writable"),
+                (event.hang_up, "hang_up"),
+                (event.read_closed, "read_closed"),
+                (event.error, "error"),
+                (event.priority, "priority"),
+                (event.notified, "notified"),
+                (event.can_read(), "can_read"),
+                (event.can_write(), "can_write"),
+            ];
+            all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, name)| name).collect::<Vec<_>>().join(" ")
+        };
+        let token = Token(7);
+        assert_eq!(told(Event::new(token, 0)), "");
+        assert_eq!(told(Event::new(token, IN)), "readable can_read");
+        assert_eq!(told(Event::new(token, OUT)), "writable can_write");
+        assert_eq!(told(Event::new(token, PRI)), "priority");
+        assert_eq!(told(Event::new(token, ERR)), "error can_read can_write");
+        assert_eq!(told(Event::new(token, HUP)), "hang_up read_closed can_read can_write");
+        #[cfg(target_os = "linux")]
+        assert_eq!(told(Event::new(token, RDHUP)), "read_closed can_read");
+        assert_eq!(told(Event::new(token, IN | OUT)), "readable writable can_read can_write");
+        assert_eq!(told(Event::notification(token)), "notified");
+        assert_eq!((Event::new(token, IN).token, Event::notification(token).token), (token, token));
+    }
+
+    #[test]
+    fn an_interest_asks_for_its_own_bits_and_one_shot_wins_over_edge() {
+        let (read, write, priority) = (Interest::READ, Interest::WRITE, Interest::PRIORITY);
+        let (edge, once) = (Interest::EDGE, Interest::ONE_SHOT);
+        assert_eq!([read, write, priority].map(Interest::bits_wanted), [IN | RDHUP, OUT, PRI]);
+        assert_eq!((read | write | priority | edge).bits_wanted(), IN | RDHUP | OUT | PRI);
+        assert_eq!((edge | once).bits_wanted(), 0);
+        assert_eq!([read, edge, once, edge | once].map(Interest::is_one_shot), [false, false, true, true]);
+        assert_eq!([read, edge, once, edge | once].map(Interest::is_edge), [false, true, false, false]);
+    }
+
+    #[test]
+    fn events_have_room_for_one_at_least() {
+        for (asked, capacity) in [(0, 1), (1, 1), (3, 3)] {
+            let mut events = Events::with_capacity(asked);
+            assert_eq!((events.capacity(), events.room(), events.len()), (capacity, capacity, 0));
+            assert!(events.is_empty() && !events.woken());
+            for number in 0..capacity {
+                events.push(Event::new(Token(number), IN));
+            }
+            assert_eq!((events.capacity(), events.room(), events.len()), (capacity, 0, capacity));
+            assert!(!events.is_empty());
+            assert!(events.iter().map(|event| event.token.0).eq(0..capacity));
+            events.woken = true;
+            assert!(events.woken());
+            events.clear();
+            assert!(events.is_empty() && events.room() == capacity && !events.woken());
+        }
+    }
+}
