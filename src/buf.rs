@@ -397,3 +397,77 @@ macro_rules! shared {
 }
 
 shared!(&Shared<'_>, SharedPart<'_>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn one_operation_transfers_no_more_than_the_system_does() {
+        assert_eq!([0, 1, MAX_TRANSFER].map(checked_len), [Ok(0), Ok(1), Ok(2_147_479_552)]);
+        assert!(matches!(checked_len(MAX_TRANSFER + 1), Err(Error::Invalid(_))));
+        assert!(matches!(not_empty(0), Err(Error::Invalid(_))));
+        assert_eq!([1, MAX_TRANSFER].map(not_empty), [Ok(1), Ok(2_147_479_552)]);
+        assert!(matches!(not_empty(MAX_TRANSFER + 1), Err(Error::Invalid(_))));
+    }
+
+    #[test]
+    fn a_part_is_where_its_range_says() {
+        let mut bytes = [0u8; 8];
+        let start = bytes.as_ptr();
+        let shared = Shared::new(&mut bytes);
+        let whole = Buf::parts(&&shared).unwrap();
+        assert_eq!((whole, shared.len(), shared.is_empty()), ((start, 8), 8, false));
+        let place = |part: SharedPart<'_>| {
+            let (at, len) = Buf::parts(&part).unwrap();
+            (at as usize - start as usize, len)
+        };
+        assert_eq!(place(shared.part(..)), (0, 8));
+        assert_eq!(place(shared.part(2..5)), (2, 3));
+        assert_eq!(place(shared.part(2..=5)), (2, 4));
+        assert_eq!(place(shared.part(..=7)), (0, 8));
+        assert_eq!(place(shared.part((Bound::Excluded(2), Bound::Unbounded))), (3, 5));
+        assert_eq!(place(shared.part(8..)), (8, 0));
+        assert_eq!(
+            (format!("{shared:?}"), format!("{:?}", shared.part(1..))),
+            ("Shared(8 bytes)".into(), "SharedPart(7 bytes)".into())
+        );
+        assert!(Shared::new(&mut []).is_empty());
+    }
+
+    #[test]
+    fn a_range_that_is_not_within_a_shared_buffer_panics() {
+        use Bound::{Excluded, Included, Unbounded};
+        let outside: [(Bound<usize>, Bound<usize>); 6] = [
+            (Unbounded, Excluded(9)),
+            (Unbounded, Included(8)),
+            (Included(9), Unbounded),
+            (Included(5), Excluded(4)),
+            (Excluded(usize::MAX), Unbounded),
+            (Unbounded, Included(usize::MAX)),
+        ];
+        for range in outside {
+            let part = catch_unwind(|| Shared::new(&mut [0u8; 8]).part(range).len);
+            assert!(part.is_err(), "{range:?} is a part of {part:?} bytes");
+        }
+    }
+
+    #[test]
+    fn spare_capacity_is_what_is_behind_the_contents() {
+        let mut vec = Vec::with_capacity(16);
+        vec.extend(*b"abc");
+        let (start, room) = (vec.as_ptr() as usize, vec.capacity() as u32 - 3);
+        let mut buffer = spare(&mut vec);
+        let (at, len) = buffer.parts_mut().unwrap();
+        assert_eq!((at as usize - start, len), (3, room));
+        // SAFETY: two bytes of it are written here.
+        unsafe {
+            at.copy_from(b"de".as_ptr(), 2);
+            buffer.filled(2);
+            assert_eq!(buffer.into_output(2), 2);
+        }
+        assert_eq!(vec, b"abcde");
+        assert!(matches!(spare(&mut Vec::new()).parts_mut(), Err(Error::Invalid(_))));
+    }
+}
