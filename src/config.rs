@@ -282,3 +282,47 @@ impl Unavailable {
         !matches!(self, Unavailable::Os(errno) if matches!(errno.raw(), libc::EMFILE | libc::ENFILE))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Errno;
+
+    #[test]
+    fn entries_are_a_power_of_two_within_bounds() {
+        let sizes = [(0, 1), (1, 1), (2, 2), (3, 4), (256, 256), (257, 512), (1 << 15, 1 << 15), (32_769, 1 << 15)];
+        for (asked, entries) in sizes.into_iter().chain([(u32::MAX, 1 << 15)]) {
+            assert_eq!(Config::new().entries(asked).chain_limit(), entries, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_backend_is_shown_as_the_environment_names_it() {
+        let all = [Backend::Auto, Backend::IoUring, Backend::Epoll, Backend::Poll];
+        assert_eq!(all.map(|backend| backend.to_string()), ["auto", "io_uring", "epoll", "poll"]);
+    }
+
+    // Were these wrong, the tests of the fallbacks would pass without trying any.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_old_kernel_lacks_what_came_after_it() {
+        let of = |age| Config::new().pretend_old_kernel(age).features;
+        let of_61 = Features { no_sqarray: false, ..Features::ALL };
+        let of_519 = Features { defer: false, ..of_61 };
+        let of_511 = Features { taskrun: false, submit_all: false, registered: false, new_opcodes: false, ..of_519 };
+        assert_eq!([of(0), of(1), of(2)], [of_511, of_519, of_61]);
+        assert_eq!(Config::new().features, Features::ALL);
+        assert_eq!(Config::new().pollable().features, Features { defer: false, ..Features::ALL });
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_alone_does_not_lead_to_the_emulation() {
+        for number in [libc::EMFILE, libc::ENFILE] {
+            assert!(!Unavailable::Os(Errno::new(number)).allows_fallback(), "{number}");
+        }
+        let others = [Unavailable::NotImplemented, Unavailable::Disabled(1), Unavailable::Denied, Unavailable::Memory];
+        for why in others.into_iter().chain([Unavailable::Os(Errno::new(libc::EINVAL)), Unavailable::NotLinux]) {
+            assert!(why.allows_fallback(), "{why:?}");
+        }
+    }
+}
