@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Barrier,
     thread,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 use tempfile::tempdir;
 
@@ -311,13 +311,52 @@ fn metadata_is_what_the_standard_library_says() {
             assert_eq!(ours.modified().unwrap(), theirs.modified().unwrap());
             assert_eq!(ours.accessed().unwrap(), theirs.accessed().unwrap());
             assert_eq!(ours.created().ok(), theirs.created().ok());
+            let changed = ours.changed().unwrap().duration_since(UNIX_EPOCH).unwrap();
+            let theirs_changed = Duration::new(theirs.ctime() as u64, theirs.ctime_nsec() as u32);
+            assert_eq!(changed, theirs_changed);
+            #[cfg(target_os = "linux")]
+            assert_eq!(ours.device(), (libc::major(theirs.dev()), libc::minor(theirs.dev())));
             assert_eq!((ours.is_file(), ours.is_dir()), (theirs.is_file(), theirs.is_dir()));
+            assert!(!ours.is_symlink(), "it was followed");
+            let shown = format!("{ours:?}");
+            assert!(shown.contains(&format!("mode: {:#o}, len: {}, ino: {}", ours.mode(), ours.len(), ours.ino())));
         }
         assert_eq!(fs::metadata(&path).unwrap().nlink(), 2);
         let link = fs::symlink_metadata(&link).unwrap();
         assert!(link.is_symlink() && !link.is_file() && link.len() == 4);
         assert_eq!(fs::metadata("/dev/null").unwrap().file_type(), FileType::CharDevice);
         assert_eq!(File::open(&path).unwrap().metadata().unwrap().len(), 5);
+    });
+}
+
+#[test]
+fn the_mode_says_what_kind_of_file_it_is() {
+    each_engine(|_| {
+        let dir = tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let fifo = common::fifo(&dir);
+        let all = [
+            (&*fifo, FileType::Fifo),
+            (&*socket, FileType::Socket),
+            (Path::new("/dev/null"), FileType::CharDevice),
+            (dir.path(), FileType::Directory),
+        ];
+        for (path, kind) in all {
+            let ours = fs::metadata(path).unwrap();
+            assert_eq!((ours.file_type(), ours.mode()), (kind, std::fs::metadata(path).unwrap().mode()));
+            assert!(!ours.is_file() && ours.is_dir() == (kind == FileType::Directory));
+        }
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_time_that_the_file_system_does_not_know_is_an_error() {
+    each_engine(|_| {
+        let about = fs::metadata("/proc/self").unwrap();
+        assert_eq!(kind(about.created()), ErrorKind::Unsupported);
+        assert!(about.modified().is_ok());
     });
 }
 

@@ -403,4 +403,49 @@ pub mod option {
         /// `SO_TYPE`: how the socket carries data.
         Type: SocketType = libc::SOL_SOCKET, libc::SO_TYPE, Kind
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// What an option makes of a value, as the kernel would give it back.
+        fn kept<O: Settable>(option: O, value: O::Value) -> O::Value {
+            option.decode(&option.encode(value).unwrap())
+        }
+
+        #[test]
+        fn times_are_rounded_up_to_what_the_system_can_count() {
+            let nearly = |seconds| Duration::new(seconds, 1);
+            assert_eq!(kept(KeepIdle, nearly(20)), Duration::from_secs(21));
+            assert_eq!(kept(KeepInterval, Duration::from_secs(20)), Duration::from_secs(20));
+            assert_eq!(kept(Linger, Some(nearly(2))), Some(Duration::from_secs(3)));
+            assert_eq!(kept(Linger, Some(Duration::ZERO)), Some(Duration::ZERO));
+            assert_eq!(kept(Linger, None), None);
+            assert_eq!(kept(RecvTimeout, Some(nearly(0))), Some(Duration::from_micros(1)));
+            assert_eq!(kept(SendTimeout, Some(nearly(3))), Some(Duration::new(3, 1000)));
+            assert_eq!(kept(RecvTimeout, Some(Duration::new(1, 999_999_001))), Some(Duration::from_secs(2)));
+            assert_eq!(kept(RecvTimeout, None), None);
+        }
+
+        #[test]
+        fn what_the_system_cannot_count_is_refused() {
+            let most = Duration::from_secs(c_int::MAX as u64);
+            assert_eq!((kept(KeepIdle, most), kept(Linger, Some(most))), (most, Some(most)));
+            let longer = most + Duration::from_nanos(1);
+            assert!(matches!(KeepIdle.encode(longer), Err(Error::Invalid(_))));
+            assert!(matches!(Linger.encode(Some(longer)), Err(Error::Invalid(_))));
+            assert!(matches!(RecvTimeout.encode(Some(Duration::MAX)), Err(Error::Invalid(_))));
+            assert_eq!(kept(Ttl, c_int::MAX as u32), c_int::MAX as u32);
+            assert!(matches!(Ttl.encode(1 << 31), Err(Error::Invalid(_))));
+        }
+
+        #[test]
+        fn strange_answers_of_the_system_make_sense() {
+            let number = |number| Int::encode(number).unwrap();
+            assert_eq!([0, 1, 2, -1].map(|n| NoDelay.decode(&number(n))), [false, true, true, true]);
+            assert_eq!([-1, 0, 7].map(|n| Ttl.decode(&number(n))), [0, 0, 7]);
+            assert_eq!([-1, 7].map(|n| KeepIdle.decode(&number(n))), [Duration::ZERO, Duration::from_secs(7)]);
+            assert_eq!([0, 111].map(|n| SocketError.decode(&number(n))), [None, Some(Errno::new(111))]);
+        }
+    }
 }
