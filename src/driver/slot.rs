@@ -12,6 +12,9 @@ use std::{
     time::Duration,
 };
 
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+
 /// How an operation is tied to the next one of its batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
