@@ -298,6 +298,27 @@ fn a_full_table_says_so() {
     });
 }
 
+/// The kernel's refusal is the error, and the descriptor is closed all the same.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_ring_takes_no_ring() {
+    // Where there is none there is nothing to refuse.
+    let Ok(ring) = io_uring::IoUring::new(1) else { return };
+    in_own_process("a_ring_takes_no_ring", || {
+        for engine in engines() {
+            leaks_no_descriptor(|| {
+                let queue = Queue::<()>::with_config(1, engine.config).unwrap();
+                // SAFETY: the ring is open.
+                let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned().unwrap();
+                let registered = queue.register_file(fd).map(drop);
+                // Where the table is no ring's it takes any descriptor.
+                let taken = registered == Ok(()) && engine.name != "io_uring";
+                assert!(taken || registered == os(libc::EBADF), "{}: {registered:?}", engine.name);
+            });
+        }
+    });
+}
+
 #[test]
 fn capacities_that_make_no_sense() {
     each_queue::<()>(1, |queue| {
