@@ -118,6 +118,43 @@ fn events_of_many_threads_all_come_and_in_the_order_of_each() {
 }
 
 #[test]
+fn events_that_were_left_are_not_counted_again() {
+    each_queue(|config| {
+        let queue: Queue<u32> = queue(4, config);
+        let poster = queue.poster().unwrap();
+        (0..100).for_each(|number| poster.post(number).unwrap());
+        assert_eq!(queue.poll().unwrap().next().map(|(_, number)| number), Some(0));
+        poster.post(100).unwrap();
+        assert!(taken(&queue).into_iter().eq(1..=100));
+        // If more were thought to be there, no wait would wait. A late ring of the bell may end one or two.
+        queue.submit(tick(20), |_| 0).unwrap();
+        let waits = (1..).find(|_| queue.wait(1).unwrap().next().is_some()).unwrap();
+        assert!(waits < 10, "{waits} waits");
+    });
+}
+
+#[test]
+fn what_maps_for_posters_that_are_gone_goes_too() {
+    each_queue(|config| {
+        let drops = Drops::default();
+        let queue: Queue<u32> = queue(4, config);
+        for gone in 0..5 {
+            let dropped = drops.one();
+            let map = move |number| {
+                let _ = &dropped;
+                number
+            };
+            // Making one looks for those that nobody needs any more.
+            let poster = queue.poster_with(map).unwrap();
+            assert_eq!(drops.count(), gone);
+            poster.post(7).unwrap();
+            drop(poster);
+            assert_eq!(taken(&queue), [7]);
+        }
+    });
+}
+
+#[test]
 fn an_event_that_comes_too_late_comes_back() {
     each_queue(|config| {
         let queue: Queue<Box<i32>> = queue(4, config);
