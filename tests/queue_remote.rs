@@ -159,8 +159,11 @@ fn an_event_that_comes_too_late_comes_back() {
     each_queue(|config| {
         let queue: Queue<Box<i32>> = queue(4, config);
         let poster = queue.poster().unwrap();
+        assert!(queue.is_empty());
         poster.post(Box::new(1)).unwrap();
-        assert!(!queue.is_empty() || taken(&queue) == [Box::new(1)]);
+        assert!(!queue.is_empty(), "although nobody has looked");
+        assert_eq!(taken(&queue), [Box::new(1)]);
+        assert!(queue.is_empty());
         poster.post(Box::new(2)).unwrap();
         let (waker, canceler) = (queue.waker().unwrap(), queue.canceler().unwrap());
         let token = queue.submit(Nop::new(), |_| Box::new(0)).unwrap();
