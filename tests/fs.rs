@@ -301,6 +301,10 @@ fn metadata_is_what_the_standard_library_says() {
         fs::write(&path, "12345").unwrap();
         fs::symlink("file", &link).unwrap();
         fs::hard_link(&path, dir.path().join("second")).unwrap();
+        // Who may, gives it to somebody else, for the superuser's own numbers are 0.
+        let given = std::os::unix::fs::chown(&path, Some(12_345), Some(54_321)).is_ok();
+        let about = fs::metadata(&path).unwrap();
+        assert_eq!((about.uid(), about.gid()) == (12_345, 54_321), given);
         for path in [dir.path(), &path, &link] {
             let (ours, theirs) = (fs::metadata(path).unwrap(), std::fs::metadata(path).unwrap());
             assert_eq!((ours.len(), ours.mode(), ours.ino()), (theirs.len(), theirs.mode(), theirs.ino()));
