@@ -476,3 +476,31 @@ pub(crate) fn wake_each<S: Init, L: Lock<S>>(lock: &L, mut next: impl FnMut(&mut
 pub(crate) fn wake_all<S: Init, L: Lock<S>>(lock: &L, list: fn(&mut S) -> &mut List, given: usize) {
     wake_each(lock, |state| list(state).pop(given));
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_come_later_are_left_also_when_the_numbers_start_again() {
+        let (mut list, mut tickets) = (List::INIT, Tickets(usize::MAX - 1));
+        let nodes = [(); 5].map(|()| Node::new(ptr::null()));
+        let mut end = 0;
+        for (at, node) in nodes.iter().enumerate() {
+            if at == 3 {
+                end = tickets.end();
+            }
+            let Turn::Queue(ticket) = tickets.draw() else { unreachable!("it is a number") };
+            node.wants.set(ticket);
+            // SAFETY: the nodes stay where they are as long as the list.
+            unsafe { list.push(node) };
+        }
+        assert_eq!(list.first_wants(), Some(usize::MAX - 1));
+        for _ in 0..5 {
+            // There is nobody to wake.
+            assert!(list.pop_before(end, 7).is_none());
+        }
+        assert_eq!(nodes.each_ref().map(Node::given), [Some(7), Some(7), Some(7), None, None]);
+        assert_eq!(list.first_wants(), Some(end));
+    }
+}
