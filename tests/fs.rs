@@ -372,7 +372,8 @@ fn names_are_renamed_linked_and_removed() {
         fs::write(at("a"), "a").unwrap();
         fs::write(at("b"), "b").unwrap();
         fs::rename(at("a"), at("b")).unwrap();
-        assert!(!fs::try_exists(at("a")).unwrap());
+        assert!(!fs::try_exists(at("a")).unwrap() && fs::try_exists(at("b")).unwrap());
+        assert_eq!(kind(fs::try_exists(at("b").join("c"))), ErrorKind::NotADirectory, "that is not known");
         assert_eq!(fs::read(at("b")).unwrap(), b"a");
         fs::hard_link(at("b"), at("c")).unwrap();
         assert_eq!(kind(fs::hard_link(at("b"), at("c"))), ErrorKind::AlreadyExists);
