@@ -394,6 +394,13 @@ fn channels_close_between_threads() {
 }
 
 #[test]
+fn a_shared_broadcast_without_receivers_gives_values_back() {
+    let (sender, receiver) = broadcast::channel(2);
+    drop(receiver);
+    assert_eq!(sender.send("nobody").unwrap_err().value, "nobody");
+}
+
+#[test]
 fn a_broadcast_crosses_threads() {
     each_config(|config| {
         const COUNT: u64 = 5000;
