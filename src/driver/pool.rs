@@ -235,6 +235,7 @@ mod tests {
     #[test]
     fn a_buffer_is_free_again_when_its_last_part_is_given_back() {
         let pool = Pool::new(2, 64, None, 0, 0).unwrap();
+        assert_eq!((pool.count(), pool.size(), pool.is_shared(), pool.has_bundles()), (2, 64, false, false));
         let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
         assert_eq!(pool.take(), None);
         let first = pool.filled(a, 10, true);
@@ -264,14 +265,16 @@ mod tests {
     #[test]
     fn the_kernel_sees_what_is_free() {
         let ring = FreeRing::new(4).unwrap();
+        let address = ring.address();
         let pool = Pool::new(4, 32, Some(ring), 0, 0).unwrap();
+        assert_eq!((pool.count(), pool.size(), pool.is_shared(), pool.has_bundles()), (4, 32, true, false));
         let entries = pool.ring().unwrap().entries.start().cast::<Entry>();
         // SAFETY: within the pages, and nobody else uses them.
         let seen =
             |at: usize| unsafe { ((*entries.add(at)).address, (*entries.add(at)).len, (*entries.add(at)).buffer) };
         // SAFETY: as above.
         let tail = || unsafe { (*entries).tail.load(Ordering::Relaxed) };
-        assert_eq!(tail(), 4);
+        assert_eq!((tail(), entries as u64), (4, address));
         let at = |buffer| pool.address(Part { buffer, start: 0 }) as u64;
         assert_eq!((seen(0), seen(3)), ((at(3), 32, 3), (at(0), 32, 0)));
         let part = pool.filled(3, 7, false);
@@ -281,7 +284,9 @@ mod tests {
 
     #[test]
     fn it_is_known_which_buffers_the_kernel_takes_one_after_the_other() {
-        let pool = Pool::new(4, 32, FreeRing::new(4), 0, 0).unwrap();
+        let ring = FreeRing::new(4).map(|ring| FreeRing { bundles: true, ..ring });
+        let pool = Pool::new(4, 32, ring, 0, 0).unwrap();
+        assert!(pool.has_bundles());
         assert_eq!([3, 2, 1].map(|buffer| pool.next(buffer)), [2, 1, 0]);
         let [_kept, second, third] = [3, 2, 1].map(|buffer| pool.filled(buffer, 1, false));
         pool.release(third);
