@@ -182,6 +182,25 @@ fn a_panic_leaks_nothing_that_was_to_be_closed_by_an_unfinished_chain() {
 }
 
 #[test]
+fn a_panic_leaks_nothing_that_a_skipped_close_was_to_close() {
+    in_own_process("a_panic_leaks_nothing_that_a_skipped_close_was_to_close", || {
+        each_engine(|_| {
+            leaks_no_descriptor(|| {
+                let opening = Closing::opening();
+                let (bystanders, mut buf) = (Bystanders::default(), [0u8; 4]);
+                let fails = || OpenAt::new("no such file").link();
+                let read = Read::new(PanicsAtStart(&bystanders), &mut buf);
+                panics(|| {
+                    let given = (fails(), Close::new(a_file()));
+                    let open = OpenAt::new("Cargo.toml").open_into(&opening).link();
+                    aio::complete((given, (open, fails(), Close::new(&opening)), read))
+                });
+            });
+        });
+    });
+}
+
+#[test]
 fn what_takes_a_closed_number_is_not_closed_with_it() {
     in_own_process("what_takes_a_closed_number_is_not_closed_with_it", || {
         each_engine(|engine| {
