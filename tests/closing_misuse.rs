@@ -60,6 +60,32 @@ fn a_refused_second_close_does_not_make_a_third_one_possible() {
     });
 }
 
+/// A file that runs something when an operation on it starts.
+struct RunsAtStart<F: Fn()>(File, F);
+
+impl<F: Fn()> AsFd for RunsAtStart<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        (self.1)();
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_close_in_a_batch_within_a_batch_is_of_another_chain() {
+    each_engine(|engine| {
+        let (closing, within) = (Closing::new(common::file_with(b"content")), RefCell::new(vec![]));
+        let (mut x, mut y) = ([0u8; 4], [0u8; 4]);
+        let file = RunsAtStart(common::file_with(b"another"), || {
+            within.borrow_mut().push(aio::single(Close::new(&closing)));
+        });
+        let chain =
+            (Read::new(&closing, &mut x).at(0).link(), Read::new(&file, &mut y).at(0).link(), Close::new(&closing));
+        assert_eq!(aio::multi(chain), Ok((4, 4, ())), "{}", engine.name);
+        assert!(!within.borrow().is_empty() && within.borrow().iter().all(invalid), "{}", engine.name);
+        assert_eq!((&x, &y), (b"cont", b"anot"));
+    });
+}
+
 /// A file that opens bystanders when the operation on it is finished.
 struct OpensAtEnd<'b>(File, &'b RefCell<Vec<File>>);
 
