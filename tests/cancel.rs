@@ -186,6 +186,18 @@ fn an_infinite_window_ends_when_its_task_is_cancelled() {
 }
 
 #[test]
+fn what_is_impossible_is_not_looked_at_in_a_cancelled_task() {
+    each_runtime(|| {
+        let task = coro::spawn(|| {
+            assert_eq!(coro::sleep(NEVER), Err(Error::Canceled));
+            aio::single(OpenAt::new("a\0b")).map(drop)
+        });
+        task.cancel();
+        assert_eq!(task.join().unwrap(), Err(Error::Canceled));
+    });
+}
+
+#[test]
 fn cancellation_sticks() {
     each_runtime(|| {
         let task = coro::spawn(|| {
