@@ -172,8 +172,8 @@ fn all_streams_for_a_signal_see_it() {
 }
 
 #[test]
-fn no_wake_up_is_lost() {
-    in_own_process("no_wake_up_is_lost", || {
+fn each_of_many_signals_wakes_its_waiter() {
+    in_own_process("each_of_many_signals_wakes_its_waiter", || {
         each_backend(|_| {
             let mut signals = Signals::new([Signal::USR1]).unwrap();
             let (acknowledge, acknowledged) = mpsc::channel();
