@@ -12,8 +12,9 @@ const TRACKS: usize = 32;
 const START: Duration = Duration::from_micros(200);
 /// How far apart limits are.
 const SPREAD: Duration = Duration::from_micros(200);
-/// By how much limits change from one round to the next.
-const STEP: Duration = Duration::from_micros(5);
+/// The shortest of a round's limits is none at all, or between these.
+const STEP: Duration = Duration::from_micros(10);
+const LONGEST: Duration = Duration::from_millis(20);
 
 impl Tracks {
     fn new() -> Tracks {
@@ -25,9 +26,14 @@ impl Tracks {
         self.2 + Duration::from_micros((u64::from(self.1) * 7 + track as u64 * 11) % SPREAD.as_micros() as u64)
     }
 
-    /// Has limits follow the bytes, which come later than planned where all is slow: half of the races are to be lost.
+    /// Has limits follow the bytes, which come later than planned where all is slow: a round of races that one side has
+    /// won altogether tells nothing.
     fn adjust(&mut self, expired: usize) {
-        self.2 = if 2 * expired > TRACKS { self.2 + STEP } else { self.2.saturating_sub(STEP) };
+        self.2 = match expired {
+            0 => self.2 / 2,
+            TRACKS => (2 * self.2).clamp(STEP, LONGEST),
+            _ => self.2,
+        };
     }
 
     /// The byte was received, or is still there: once, and it is the one. Tells whether the time was over first.
