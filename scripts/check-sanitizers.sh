@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs tests under a sanitizer:
-#   address   all unit and integration tests but for those named below, with AddressSanitizer
+#   address   all unit and integration tests but for those named below, and the examples, with AddressSanitizer
 #   thread    the tests of what threads have in common, with ThreadSanitizer
 #
 #   scripts/check-sanitizers.sh            both
@@ -35,7 +35,7 @@ readonly ADDRESS_SKIPPED=(
 )
 # What threads have in common, and what they do to one another.
 readonly THREAD_TESTS=(
-    channels embed events fixed_files futex offload poller poller_system queue_cancel queue_kill queue_remote
+    channels embed events files fixed_files futex offload poller poller_system queue_cancel queue_kill queue_remote
     queue_soundness remote signal sync_shared waiting
 )
 # What cannot pass with ThreadSanitizer:
@@ -70,13 +70,14 @@ leave_out() {
 }
 
 check_address() {
-    local filter
-    leave_out "${ADDRESS_SKIPPED[@]}"
+    local filter target=(--target "$TARGET" --features corosensei/sanitizer)
     # Leaks are not looked for: some tests forget what they have, on purpose.
     # corosensei tells the sanitizer of a change of stacks only with that feature. It does not give back the second stacks
     # by which the use of a frame after its return is noticed, several GB in some tests.
-    ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=$BUILD/address \
-        cargo test --no-fail-fast --lib --tests --target "$TARGET" --features corosensei/sanitizer -- "${filter[@]}"
+    local -x ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 RUSTFLAGS=-Zsanitizer=address
+    local -x CARGO_TARGET_DIR=$BUILD/address
+    leave_out "${ADDRESS_SKIPPED[@]}"
+    cargo build --examples "${target[@]}" && cargo test --no-fail-fast --lib --tests "${target[@]}" -- "${filter[@]}"
 }
 
 check_thread() {
