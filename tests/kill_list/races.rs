@@ -14,7 +14,7 @@ const START: Duration = Duration::from_micros(200);
 const SPREAD: Duration = Duration::from_micros(200);
 /// The shortest of a round's limits is none at all, or between these.
 const STEP: Duration = Duration::from_micros(10);
-const LONGEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_millis(5);
 
 impl Tracks {
     fn new() -> Tracks {
