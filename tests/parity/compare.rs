@@ -51,7 +51,7 @@ pub const ALLOWED: &[Allowed] = &[
         what: Difference::NotMade,
     },
     Allowed {
-        why: "a receive with WAITALL that has no room for descriptors breaks its link, if the kernel tells",
+        why: "a receive with WAITALL without room for descriptors or a whole message breaks its link, if the kernel tells",
         what: Difference::NotMade,
     },
     Allowed {

@@ -241,8 +241,8 @@ impl Op {
             }
             // A pipe would have the file's pages, and show what is written to them.
             Op::Splice { from, to, len, .. } if from.is_on_disk() => (*to, *len) = (*from, (*len).max(1)),
-            // Descriptors may come along, for which it has no room.
-            Op::Recv { h: H::Stream(..), flags, .. } => *flags &= !libc::MSG_WAITALL,
+            // Descriptors may come along, or a message, for which it has no room.
+            Op::Recv { h, flags, .. } if !matches!(h, H::Tcp(_)) => *flags &= !libc::MSG_WAITALL,
             Op::Splice { len: len @ 0, .. } | Op::Tee { len: len @ 0, .. } => *len = 1,
             Op::Read { h, now, .. } | Op::Write { h, now, .. } if h.is_on_disk() => *now = false,
             // To nowhere but where surely nobody is.
