@@ -52,8 +52,8 @@ pub(super) struct Queues {
     pub(super) completions: *const Completion,
     /// Entries written in all; the low bits are the submission tail, which the kernel sees from `publish` on.
     written: u64,
-    /// The submission head when it was last looked at.
-    head: u32,
+    /// How many there may be before the submission head has to be looked at again.
+    limit: u64,
     /// Completions taken in all; the low bits are the completion head.
     taken: u64,
     _ring: Mapping,
@@ -88,7 +88,7 @@ impl Queues {
             cq_entries: params.cq_entries,
             completions: at(params.cq_off.cqes).cast_const().cast(),
             written: 0,
-            head: 0,
+            limit: u64::from(params.sq_entries),
             taken: 0,
             _ring: ring,
             _entries: entries,
@@ -116,21 +116,17 @@ impl Queues {
     /// Whether so many entries can be written.
     #[inline]
     pub(super) fn has_room(&mut self, count: u32) -> bool {
-        self.sq_entries - self.unconsumed() >= count || self.sq_entries - self.queued() >= count
-    }
-
-    /// How many entries were written that the kernel had not taken when that was last looked at.
-    #[inline]
-    fn unconsumed(&self) -> u32 {
-        (self.written as u32).wrapping_sub(self.head)
+        self.limit - self.written >= u64::from(count) || self.sq_entries - self.queued() >= count
     }
 
     /// How many entries are written that the kernel has not taken.
     #[inline]
     pub(super) fn queued(&mut self) -> u32 {
         // SAFETY: the index lies in the mapping, which `self` keeps; both sides access it atomically.
-        self.head = unsafe { (*self.sq_head).load(Ordering::Acquire) };
-        self.unconsumed()
+        let head = unsafe { (*self.sq_head).load(Ordering::Acquire) };
+        let queued = (self.written as u32).wrapping_sub(head);
+        self.limit = self.written + u64::from(self.sq_entries - queued);
+        queued
     }
 
     /// The place of the next entry, which counts as written when `advance` is called.
