@@ -12,7 +12,7 @@ pub use windowed::{ForEach, Windowed, windowed};
 
 use crate::{
     BatchError, Error, Result, SetupError,
-    complete::run_to_end,
+    complete::Host,
     driver::slot::{Link, Slot},
     engine::Engine,
     link::Linked,
@@ -194,7 +194,7 @@ pub trait Batch: Sealed + Sized {
     type Values;
 
     #[doc(hidden)]
-    fn run(self, engine: &Engine) -> Result<Done<Self::Results>, SetupError>;
+    fn run(self, engine: &Engine, host: impl Host) -> Result<Done<Self::Results>, SetupError>;
     #[doc(hidden)]
     fn into_values(results: Self::Results) -> Result<Self::Values, BatchError>;
 }
@@ -204,14 +204,14 @@ impl<L: Last> Batch for L {
     type Values = L::Values;
 
     #[inline]
-    fn run(mut self, engine: &Engine) -> Result<Done<Self::Results>, SetupError> {
+    fn run(mut self, engine: &Engine, host: impl Host) -> Result<Done<Self::Results>, SetupError> {
         engine.check_chain(L::CHAINS.longest())?;
         let mut slots = MaybeUninit::uninit();
         let place = &raw mut slots;
         // SAFETY: `self` and `slots` stay where they are, untouched, until `run_to_end` has returned.
         unsafe {
             let what = type_name::<L>();
-            run_to_end(engine, L::LEN, what, || located::<L>(place, 1), |cx| self.lower_into(&mut *place, cx));
+            host.run_to_end(engine, L::LEN, what, || located::<L>(place, 1), |cx| self.lower_into(&mut *place, cx));
         }
         let mut cx = Raising(Raise::new(engine));
         // SAFETY: lowered above, and `run_to_end` returns when all of them are finished.

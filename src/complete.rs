@@ -3,6 +3,7 @@
 use crate::{
     BatchError, Error, Result, SetupError,
     batch::{Batch, Done, not_started},
+    coro::Runtime,
     driver::{
         slot::{Slot, State},
         waiter::Waiter,
@@ -10,6 +11,7 @@ use crate::{
     engine::{self, Engine},
     lower::Lower,
     op::{Op, RawOp},
+    sealed::Sealed,
 };
 use std::{
     fmt,
@@ -67,9 +69,23 @@ use std::{
 pub fn complete<B: Batch>(batch: B) -> Result<Done<B::Results>, SetupError> {
     // SAFETY: not used after this call.
     match unsafe { engine::current() } {
-        Some(engine) => batch.run(engine),
-        None => engine::with_new(|engine| batch.run(engine))?,
+        Some(engine) => match engine.scheduler() {
+            Some(runtime) => in_task(batch, engine, runtime),
+            None => on_thread(batch, engine),
+        },
+        None => engine::with_new(|engine| on_thread(batch, engine))?,
     }
+}
+
+// Apart from one another, so that a task's stack has the frame of one of them only.
+#[inline(never)]
+fn in_task<B: Batch>(batch: B, engine: &Engine, runtime: &Runtime) -> Result<Done<B::Results>, SetupError> {
+    batch.run(engine, runtime)
+}
+
+#[inline(never)]
+fn on_thread<B: Batch>(batch: B, engine: &Engine) -> Result<Done<B::Results>, SetupError> {
+    batch.run(engine, Thread)
 }
 
 /// Runs a batch, and gives the outputs if all operations succeeded.
@@ -126,24 +142,72 @@ pub(crate) fn complain(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "aio: {message}");
 }
 
-/// Lowers a batch of `expected` operations and returns when all of them are finished: the thread waits, or the calling
-/// task. `slots` tells where they are, in order; `what` is the batch's type, for reports.
+/// Who waits for a batch: the thread, or the calling task of a runtime.
+pub trait Host: Copy + Sealed {
+    /// Lowers a batch of `expected` operations and returns when all of them are finished. `slots` tells where they are,
+    /// in order; `what` is the batch's type, for reports.
+    ///
+    /// # Safety
+    /// The slots that `lower` pushes, and everything their operations point to, stay in place and untouched until this
+    /// returns or unwinds. The engine is the task's, or has no scheduler.
+    unsafe fn run_to_end(
+        self,
+        engine: &Engine,
+        expected: u32,
+        what: &'static str,
+        slots: impl Fn() -> Vec<*mut Slot>,
+        lower: impl FnOnce(&mut Lower<'_>),
+    );
+}
+
+impl Sealed for &Runtime {}
+
+impl Host for &Runtime {
+    #[inline]
+    unsafe fn run_to_end(
+        self,
+        _engine: &Engine,
+        expected: u32,
+        what: &'static str,
+        slots: impl Fn() -> Vec<*mut Slot>,
+        lower: impl FnOnce(&mut Lower<'_>),
+    ) {
+        // SAFETY: promised by the caller.
+        unsafe { self.finish(expected, what, &slots, lower) };
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Thread;
+
+impl Sealed for Thread {}
+
+impl Host for Thread {
+    #[inline]
+    unsafe fn run_to_end(
+        self,
+        engine: &Engine,
+        expected: u32,
+        _what: &'static str,
+        slots: impl Fn() -> Vec<*mut Slot>,
+        lower: impl FnOnce(&mut Lower<'_>),
+    ) {
+        // SAFETY: promised by the caller.
+        unsafe { finish(engine, expected, slots, lower) };
+    }
+}
+
+/// What [`Thread`] does.
 ///
 /// # Safety
-/// The slots that `lower` pushes, and everything their operations point to, stay in place and untouched until this
-/// returns or unwinds.
+/// As there.
 #[inline]
-pub(crate) unsafe fn run_to_end(
+unsafe fn finish(
     engine: &Engine,
     expected: u32,
-    what: &'static str,
     slots: impl Fn() -> Vec<*mut Slot>,
     lower: impl FnOnce(&mut Lower<'_>),
 ) {
-    if let Some(runtime) = engine.scheduler() {
-        // SAFETY: promised by the caller.
-        return unsafe { runtime.run_to_end(expected, what, &slots, lower) };
-    }
     /// Lowering calls user code (`AsFd`). If that panics, what was submitted before is ended before the frame goes. The
     /// guard is a local, so nobody can forget it.
     struct EndOnUnwind<'a, 'e, S: Fn() -> Vec<*mut Slot>>(&'a mut Lower<'e>, S);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 /// How often the two take turns.
-const TURNS: usize = 3000;
+const TURNS: usize = 1500;
 
 /// Nanoseconds that an operation takes in the twin, and in the library. Both run alternately, in stretches of a
 /// fraction of a millisecond, and the tenth that was fastest ends with the time that counts: what else goes on in the

@@ -3,7 +3,7 @@
 use super::{Batch, Done, Last, Raising, located};
 use crate::{
     BatchError, Result, SetupError,
-    complete::run_to_end,
+    complete::Host,
     engine::Engine,
     lower::{Lower, Raise},
     sealed::Sealed,
@@ -23,14 +23,14 @@ impl<L: Last, const N: usize> Batch for [L; N] {
     type Results = [L::Results; N];
     type Values = [L::Values; N];
 
-    fn run(mut self, engine: &Engine) -> Result<Done<Self::Results>, SetupError> {
+    fn run(mut self, engine: &Engine, host: impl Host) -> Result<Done<Self::Results>, SetupError> {
         if size_of::<[L::Slots; N]>() <= ON_FRAME {
             let mut slots = [const { MaybeUninit::uninit() }; N];
-            run_slice(&mut self, &mut slots, engine)?;
+            run_slice(&mut self, &mut slots, engine, host)?;
             Ok(raise_array(self, &slots, engine))
         } else {
             let mut slots = Box::new_uninit_slice(N);
-            run_slice(&mut self, &mut slots, engine)?;
+            run_slice(&mut self, &mut slots, engine, host)?;
             Ok(raise_array(self, &slots, engine))
         }
     }
@@ -48,9 +48,9 @@ impl<L: Last> Batch for Vec<L> {
     type Results = Vec<L::Results>;
     type Values = Vec<L::Values>;
 
-    fn run(mut self, engine: &Engine) -> Result<Done<Self::Results>, SetupError> {
+    fn run(mut self, engine: &Engine, host: impl Host) -> Result<Done<Self::Results>, SetupError> {
         let mut slots = Box::new_uninit_slice(self.len());
-        run_slice(&mut self, &mut slots, engine)?;
+        run_slice(&mut self, &mut slots, engine, host)?;
         let mut cx = Raising(Raise::new(engine));
         let results = self
             .into_iter()
@@ -72,6 +72,7 @@ fn run_slice<L: Last>(
     entries: &mut [L],
     slots: &mut [MaybeUninit<L::Slots>],
     engine: &Engine,
+    host: impl Host,
 ) -> Result<(), SetupError> {
     if entries.is_empty() {
         return Err(SetupError::EmptyBatch);
@@ -85,7 +86,7 @@ fn run_slice<L: Last>(
         }
     };
     // SAFETY: entries and slots are exclusively borrowed until this returns, so they neither move nor change.
-    unsafe { run_to_end(engine, slot_count::<L>(count), type_name::<L>(), || located::<L>(places, count), lower) };
+    unsafe { host.run_to_end(engine, slot_count::<L>(count), type_name::<L>(), || located::<L>(places, count), lower) };
     Ok(())
 }
 
@@ -188,7 +189,7 @@ impl<L: Last> Batch for &mut [Job<L>] {
     type Results = ();
     type Values = ();
 
-    fn run(self, engine: &Engine) -> Result<Done<()>, SetupError> {
+    fn run(self, engine: &Engine, host: impl Host) -> Result<Done<()>, SetupError> {
         let ready = self.iter().filter(|job| job.is_ready()).count();
         if ready == 0 {
             return Err(SetupError::EmptyBatch);
@@ -219,7 +220,7 @@ impl<L: Last> Batch for &mut [Job<L>] {
             }
         };
         // SAFETY: the jobs are exclusively borrowed, so they neither move nor change until this returns.
-        unsafe { run_to_end(engine, expected, type_name::<L>(), slots, lower) };
+        unsafe { host.run_to_end(engine, expected, type_name::<L>(), slots, lower) };
         let mut cx = Raising(Raise::new(engine));
         for job in self.iter_mut().filter(|job| job.running) {
             let State::Ready(entry) = mem::replace(&mut job.state, State::Empty) else { continue };

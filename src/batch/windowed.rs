@@ -4,7 +4,7 @@
 use super::{Batch, Done, Entry, Last, Raising, located};
 use crate::{
     BatchError, SetupError,
-    complete::{AbortOnUnwind, cancel_and_drain},
+    complete::{AbortOnUnwind, Host, cancel_and_drain},
     coro::Runtime,
     driver::{
         slot::Slot,
@@ -114,7 +114,7 @@ impl<I: Iterator<Item: Last>> Batch for Windowed<I> {
     type Results = Vec<<I::Item as Entry>::Results>;
     type Values = Vec<<I::Item as Entry>::Values>;
 
-    fn run(self, engine: &Engine) -> Result<Done<Self::Results>, SetupError> {
+    fn run(self, engine: &Engine, _host: impl Host) -> Result<Done<Self::Results>, SetupError> {
         let mut results = Vec::new();
         let (_, errors) = run(self, engine, |at, result| {
             if results.len() <= at {
@@ -139,7 +139,7 @@ where
     type Results = usize;
     type Values = usize;
 
-    fn run(self, engine: &Engine) -> Result<Done<usize>, SetupError> {
+    fn run(self, engine: &Engine, _host: impl Host) -> Result<Done<usize>, SetupError> {
         let (results, errors) = run(self.window, engine, self.f)?;
         Ok(Done { results, errors })
     }

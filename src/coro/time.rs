@@ -36,6 +36,7 @@ pub fn yield_now() -> Result<()> {
 /// # Errors
 ///
 /// [`Error::Canceled`] or [`Error::TimedOut`], as any wait.
+#[inline]
 pub fn sleep(duration: Duration) -> Result<()> {
     crate::single(Timeout::after(duration))
 }
@@ -45,6 +46,7 @@ pub fn sleep(duration: Duration) -> Result<()> {
 /// # Errors
 ///
 /// As [`sleep`].
+#[inline]
 pub fn sleep_until(at: Instant) -> Result<()> {
     crate::single(Timeout::until(at))
 }

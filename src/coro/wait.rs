@@ -220,12 +220,12 @@ impl Runtime {
         if me.is_fixed() || !self.make_way(me) { Ok(()) } else { me.interruption().map_or(Ok(()), Err) }
     }
 
-    /// Lowers a batch and waits until all of its operations are finished. As
-    /// [`run_to_end`](crate::complete::run_to_end), for a task.
+    /// Lowers a batch and waits until all of its operations are finished; see
+    /// [`run_to_end`](crate::complete::Host::run_to_end).
     ///
     /// # Safety
     /// As there.
-    pub(crate) unsafe fn run_to_end(
+    pub(crate) unsafe fn finish(
         &self,
         expected: u32,
         what: &'static str,
@@ -256,7 +256,7 @@ impl Runtime {
     /// it, waits for its end, and tells so. The task may switch.
     ///
     /// # Safety
-    /// As [`run_to_end`](Self::run_to_end).
+    /// As [`finish`](Self::finish).
     pub(super) unsafe fn run_while(
         &self,
         slots: &dyn Fn() -> Vec<*mut Slot>,

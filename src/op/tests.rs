@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     Backend, Closing, Config, Error,
     batch::{Entry, located},
-    complete::run_to_end,
+    complete::{Host, Thread},
     driver::slot::Link,
     engine,
     lower::Raise,
@@ -29,7 +29,7 @@ fn run<O: Op>(op: &mut O) -> Result<O::Value> {
         let mut slot = MaybeUninit::uninit();
         let place = &raw mut slot;
         // SAFETY: the operation is borrowed and the slot is a local; neither is touched until this returns.
-        unsafe { run_to_end(engine, 1, "test", || located::<O>(place, 1), |cx| op.lower_into(&mut *place, cx)) };
+        unsafe { Thread.run_to_end(engine, 1, "test", || located::<O>(place, 1), |cx| op.lower_into(&mut *place, cx)) };
         // SAFETY: lowered above, and finished.
         op.settle(Raise::new(engine).outcome(unsafe { slot.assume_init_ref() }, Link::None))
     };
@@ -45,7 +45,7 @@ fn skip<O: Op>(op: &mut O) -> Result<O::Value> {
         // SAFETY: as in `run`.
         unsafe {
             let slots = || vec![first, second.cast()];
-            run_to_end(engine, 2, "test", slots, |cx| {
+            Thread.run_to_end(engine, 2, "test", slots, |cx| {
                 cx.push(first, failing, Link::Soft);
                 op.lower_into(&mut *second, cx);
             });
