@@ -2,8 +2,9 @@
 # Runs tests under a sanitizer:
 #   address   all unit and integration tests but for those named below, and the examples, with AddressSanitizer
 #   thread    the tests of what threads have in common, with ThreadSanitizer
+#   attacks   what is meant to break the library, with AddressSanitizer: a part of `address` that .ci/run has time for
 #
-#   scripts/check-sanitizers.sh            both
+#   scripts/check-sanitizers.sh            address and thread
 #   scripts/check-sanitizers.sh address
 #   scripts/check-sanitizers.sh thread
 #   CARGO_TARGET_DIR                       where to build; target/sanitizers if not set
@@ -32,6 +33,10 @@ readonly ADDRESS_SKIPPED=(
     a_hundred_thousand_tasks_in_sequence_leave_memory_flat stacks_give_their_memory_back_after_a_crowd
     the_census_names_what_is_left
     a_fault_that_is_no_overflow_ends_the_process_as_ever an_overflow_without_the_report_still_ends_the_process
+)
+readonly ATTACKS=(
+    cancel closing coro_soundness coro_soundness2 fork kill limits queue_kill queue_soundness queue_soundness2 soundness
+    teardown
 )
 # What threads have in common, and what they do to one another.
 readonly THREAD_TESTS=(
@@ -70,6 +75,16 @@ leave_out() {
 }
 
 check_address() {
+    with_address --examples --lib --tests
+}
+
+check_attacks() {
+    # shellcheck disable=SC2046
+    with_address $(printf -- '--test %s ' "${ATTACKS[@]}")
+}
+
+# with_address TARGET...
+with_address() {
     local filter target=(--target "$TARGET" --features corosensei/sanitizer)
     # Leaks are not looked for: some tests forget what they have, on purpose.
     # corosensei tells the sanitizer of a change of stacks only with that feature. It does not give back the second stacks
@@ -77,7 +92,12 @@ check_address() {
     local -x ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 RUSTFLAGS=-Zsanitizer=address
     local -x CARGO_TARGET_DIR=$BUILD/address
     leave_out "${ADDRESS_SKIPPED[@]}"
-    cargo build --examples "${target[@]}" && cargo test --no-fail-fast --lib --tests "${target[@]}" -- "${filter[@]}"
+    if [[ $1 == --examples ]]; then
+        # Some tests run them.
+        cargo build --examples "${target[@]}" || return
+        shift
+    fi
+    cargo test --no-fail-fast "$@" "${target[@]}" -- "${filter[@]}"
 }
 
 check_thread() {
@@ -106,7 +126,7 @@ main() {
     export RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0
     ((${#all[@]})) || all=(address thread)
     for what in "${all[@]}"; do
-        [[ $what == address || $what == thread ]] || die "unknown sanitizer $what; there are address and thread"
+        [[ $what =~ ^(address|thread|attacks)$ ]] || die "unknown $what; there are address, thread and attacks"
         ls "$(rustc --print sysroot)/lib/rustlib/$TARGET/lib/"librustc-*_rt.?san.a >/dev/null 2>&1 ||
             die "this toolchain has no sanitizers; rustup's have"
         SECONDS=0
