@@ -241,12 +241,14 @@ impl Drop for Filling<'_> {
 
 /// Tells of slots that are done one after the other. Those of one waiter tend to come in a row: it is told once for all
 /// of them, unless it wants each. Nobody is told for sure before this is dropped.
+#[cfg(target_os = "linux")]
 pub(crate) struct Row<'a> {
     waiter: *const Waiter,
     count: u32,
     filling: Option<Filling<'a>>,
 }
 
+#[cfg(target_os = "linux")]
 impl Row<'_> {
     #[inline]
     pub(crate) fn new() -> Self {
@@ -272,6 +274,7 @@ impl Row<'_> {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl Drop for Row<'_> {
     #[inline]
     fn drop(&mut self) {
