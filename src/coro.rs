@@ -67,6 +67,7 @@ mod offload;
 mod remote;
 mod remote_join;
 mod report;
+mod routine;
 mod runtime;
 mod scope;
 mod select;

@@ -71,7 +71,7 @@ impl Drop for Pop<'_> {
         self.0.frames.set(self.1);
         // What was refused because of this frame is no carelessness.
         if self.0.interruption().is_none() {
-            self.0.marks.refused.set(0);
+            self.0.refused.set(0);
         }
     }
 }

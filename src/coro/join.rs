@@ -185,7 +185,7 @@ impl<T> Kept<T> {
 impl<T> Drop for Kept<T> {
     fn drop(&mut self) {
         // SAFETY: null, for nobody will ask for the result.
-        unsafe { self.task.put_outcome(ptr::null::<Outcome<T>>()) };
+        unsafe { self.task.put_outcome(ptr::null()) };
     }
 }
 
@@ -224,7 +224,7 @@ impl<T> StackHandle<T> {
                 }
             }
         }
-        let stack = self.handle.kept().and_then(Head::take_stack);
+        let stack = self.handle.kept().and_then(|task| task.routine.left_stack());
         let Some(stack) = stack else { unreachable!("a task that has ended leaves the caller's stack") };
         (self.handle.take(), stack)
     }

@@ -2,7 +2,7 @@
 
 use super::{
     runtime::Runtime,
-    task::{Head, State},
+    task::{Head, Mark, State},
 };
 use std::fmt;
 
@@ -65,7 +65,7 @@ fn describe(task: &Head) -> TaskReport {
         id: task.id(),
         name: task.name().map(str::to_owned),
         waits_for: waits.then(|| task.reason.get().to_string()),
-        canceled: task.marks.canceled.get(),
+        canceled: task.marks.has(Mark::CANCELED),
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     stack::{Pool, StackStats, Watch},
     stream::Streams,
     table::Table,
-    task::{Head, Key, State},
+    task::{Head, Key, Mark, State},
     wait::{Reason, TaskWaiter},
 };
 use crate::{
@@ -51,6 +51,17 @@ const SLOW: u64 = 1_000_000_000;
 thread_local! {
     /// The thread's runtime. No destructor and no lazy value, so that a signal handler may read it.
     static RUNTIME: Cell<*const Runtime> = const { Cell::new(ptr::null()) };
+}
+
+/// Whether there is anything to wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// As far as is known.
+    Fine,
+    /// Every task waits for another one. That was reported, and the root was woken: it may help it.
+    RootAsked,
+    /// It knows, and has gone on.
+    RootKnows,
 }
 
 pub(crate) struct Runtime {
@@ -85,9 +96,7 @@ pub(crate) struct Runtime {
     submitted: Cell<bool>,
     /// Operations finished at once since the last switch.
     luck: Cell<u32>,
-    /// Every task waits for another one: that was reported; and the root was told, and could not help it.
-    stuck: Cell<bool>,
-    despair: Cell<bool>,
+    outlook: Cell<Outlook>,
     closing: Cell<bool>,
     /// Counts for `stats`: tasks that were resumed, those that began to run at once left out; and those that did not.
     resumed: Cell<u64>,
@@ -126,8 +135,7 @@ impl Runtime {
             more_batches: Cell::new(0),
             submitted: Cell::new(false),
             luck: Cell::new(0),
-            stuck: Cell::new(false),
-            despair: Cell::new(false),
+            outlook: Cell::new(Outlook::Fine),
             closing: Cell::new(false),
             resumed: Cell::new(0),
             enqueued: Cell::new(0),
@@ -351,7 +359,7 @@ impl Runtime {
             self.schedule();
         } else {
             // SAFETY: the calling task is `me`, and runs on its own stack.
-            unsafe { me.suspend() };
+            unsafe { me.routine.suspend() };
         }
         self.luck.set(0);
     }
@@ -365,7 +373,7 @@ impl Runtime {
         task.state.set(State::Running);
         self.resumed.set(self.resumed.get() + 1);
         // SAFETY: it was ready, so it is not running.
-        if self.switch_to(task, || unsafe { task.resume() }) {
+        if self.switch_to(task, || unsafe { task.routine.resume() }) {
             self.end_kept(task);
         }
     }
@@ -391,8 +399,6 @@ impl Runtime {
     /// Takes care of a task that has ended. As `end_first`, for one that was resumed: others may know it.
     #[inline(never)]
     fn end_kept(&self, task: &Head) {
-        // SAFETY: it has ended.
-        unsafe { task.drop_coroutine() };
         self.note_end(task);
         waitlist::wake_all(&task.joiners, |list| list, 0);
         self.leave_scope(task);
@@ -419,10 +425,11 @@ impl Runtime {
     /// Takes what a task leaves, and the task, which may be gone then. A stack of the caller's is left to it.
     #[inline(never)]
     fn remove(&self, task: &Head) {
-        if let Some(stack) = task.take_stack()
+        // SAFETY: it has ended.
+        if let Some(stack) = unsafe { task.routine.end() }
             && let Some(stack) = self.pool.borrow_mut().give(stack)
         {
-            task.set_stack(stack);
+            task.routine.leave_stack(stack);
         }
         drop(self.table.remove(task.key()));
     }
@@ -592,12 +599,12 @@ impl Runtime {
     /// Every task waits for another one. Lets the root know, and everybody if that does not help.
     #[cold]
     fn give_up(&self) {
-        if !self.stuck.replace(true) {
+        if self.outlook.get() == Outlook::Fine {
             report::deadlock(self);
         }
-        self.root.marks.hopeless.set(true);
-        if self.despair.replace(true) {
-            self.table.for_each(|task| task.marks.hopeless.set(true));
+        self.root.marks.add(Mark::HOPELESS);
+        if self.outlook.replace(Outlook::RootAsked) == Outlook::RootAsked {
+            self.table.for_each(|task| _ = task.marks.add(Mark::HOPELESS));
             self.wake_all();
         } else {
             self.wake(&self.root);
@@ -606,16 +613,17 @@ impl Runtime {
 
     /// The root was told, and goes on.
     pub(super) fn root_knows(&self) {
-        self.despair.set(false);
+        if self.outlook.get() == Outlook::RootAsked {
+            self.outlook.set(Outlook::RootKnows);
+        }
     }
 
     /// There is progress.
     #[inline]
     fn go_on(&self) {
         // Looking is cheaper than writing.
-        if self.stuck.get() || self.despair.get() {
-            self.stuck.set(false);
-            self.despair.set(false);
+        if self.outlook.get() != Outlook::Fine {
+            self.outlook.set(Outlook::Fine);
         }
     }
 
@@ -624,11 +632,11 @@ impl Runtime {
     #[cold]
     #[inline(never)]
     pub(super) fn refuse(&self, me: &Head) {
-        me.marks.refused.set(me.marks.refused.get() + 1);
-        if me.marks.refused.get() > PATIENCE {
+        me.refused.set(me.refused.get() + 1);
+        if me.refused.get() > PATIENCE {
             report::careless(me);
         }
-        if me.marks.refused.get() > 16 && !me.is_fixed() {
+        if me.refused.get() > 16 && !me.is_fixed() {
             self.step_back(me);
         }
     }
@@ -680,11 +688,11 @@ impl Runtime {
 
     /// Asks a task to end.
     pub(super) fn cancel(&self, task: &Head) {
-        if task.state.get() == State::Done || task.marks.canceled.replace(true) {
+        if task.state.get() == State::Done || task.marks.add(Mark::CANCELED) {
             return;
         }
-        if !task.has_begun() && !task.is_root() && !task.marks.always_runs.get() {
-            task.marks.never_run.set(true);
+        if task.marks.has(Mark::UNBEGUN) && !task.marks.has(Mark::ALWAYS_RUNS) {
+            task.marks.add(Mark::NEVER_RUN);
         }
         self.wake(task);
     }

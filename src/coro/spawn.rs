@@ -6,7 +6,7 @@ use super::{
     runtime::Runtime,
     scope::Children,
     stack::Stack,
-    task::{First, Head, Outcome},
+    task::{Head, Mark, Outcome, Work},
 };
 use corosensei::stack::STACK_ALIGNMENT;
 use std::{
@@ -17,7 +17,7 @@ use std::{
     rc::Rc,
 };
 
-/// What a closure may have captured to be put on its stack before that is in use. Corosensei panics above 1 KiB.
+/// What a closure may have captured to be put on the task's stack.
 const LARGEST_ON_STACK: usize = 512;
 
 /// Who waits for a task to end, whatever happens.
@@ -57,8 +57,13 @@ impl Spec {
 
     /// Starts a task whose result nobody wants.
     pub(super) fn detached(self, runtime: &Runtime, f: impl FnOnce() + 'static) -> io::Result<()> {
-        // SAFETY: 'static, and the outcome is null.
-        unsafe { self.launch(runtime, Family::None, None, ptr::null(), f) }.map(drop)
+        let mut f = ManuallyDrop::new(f);
+        // SAFETY: 'static, and the outcome is null. If it is not taken it is still there.
+        unsafe {
+            self.launch(runtime, Family::None, None, ptr::null(), Work::new(&f))
+                .map(drop)
+                .inspect_err(|_| ManuallyDrop::drop(&mut f))
+        }
     }
 
     /// Makes a task and starts it.
@@ -75,60 +80,72 @@ impl Spec {
         stack: Option<Stack>,
         f: F,
     ) -> io::Result<JoinHandle<T>> {
+        // SAFETY: promised by the caller. Boxed, the closure is as valid as before.
+        unsafe {
+            // A frame for what is aligned to more may not fit onto a stack either.
+            if size_of::<F>() <= LARGEST_ON_STACK && align_of::<F>() <= STACK_ALIGNMENT {
+                self.start_small(runtime, family, stack, f)
+            } else {
+                self.start_small(runtime, family, stack, Box::new(f))
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`start`](Self::start).
+    #[inline(always)]
+    unsafe fn start_small<T, F: FnOnce() -> T>(
+        self,
+        runtime: &Runtime,
+        family: Family<'_>,
+        stack: Option<Stack>,
+        f: F,
+    ) -> io::Result<JoinHandle<T>> {
         // On this frame until the task is suspended: one that never is needs no memory.
         let outcome = Outcome::new(None);
+        let place = (&raw const outcome).cast();
+        let mut f = ManuallyDrop::new(f);
+        let work = Work::new(&f);
         // All but the last two is known where this is compiled, mostly.
         if self.is_plain()
             && !self.queued
             && stack.is_none()
-            && fits_on_stack::<F>()
             && runtime.may_start()
             && let Some(task) = runtime.table.add_spare()
         {
             // There is nothing in them; this way there are no flags either that say so.
             mem::forget((self, stack));
             // SAFETY: promised by the caller; one that has not ended gets another place, before it goes on.
-            return Ok(unsafe { start_spare(runtime, family, task, &raw const outcome, f).handle(outcome) });
+            return Ok(unsafe { start_spare(runtime, family, task, place, work).handle(outcome) });
         }
-        // SAFETY: as above.
-        unsafe { Ok(self.launch(runtime, family, stack, &raw const outcome, f)?.handle(outcome)) }
-    }
-
-    /// Makes a task and starts it: now, below the caller, or when its turn comes. One on a stack of the caller's is
-    /// kept in any case.
-    ///
-    /// # Safety
-    /// As [`start`](Self::start). So does the outcome, if it is not null, until this has returned.
-    // Cold compared with tasks that only take what others have left.
-    #[cold]
-    #[inline(never)]
-    unsafe fn launch<T, F: FnOnce() -> T>(
-        self,
-        runtime: &Runtime,
-        family: Family<'_>,
-        stack: Option<Stack>,
-        outcome: *const Outcome<T>,
-        f: F,
-    ) -> io::Result<Started> {
-        // SAFETY: promised by the caller. Boxed, the closure is as valid as before.
+        // SAFETY: as above. What was not taken is still there.
         unsafe {
-            if fits_on_stack::<F>() {
-                self.launch_small(runtime, family, stack, outcome, f)
-            } else {
-                self.launch_small(runtime, family, stack, outcome, Box::new(f))
+            match self.launch(runtime, family, stack, place, work) {
+                Ok(started) => Ok(started.handle(outcome)),
+                Err(error) => {
+                    ManuallyDrop::drop(&mut f);
+                    Err(error)
+                }
             }
         }
     }
 
+    /// Makes a task and starts it: now, below the caller, or when its turn comes. One on a stack of the caller's is
+    /// kept in any case. If it fails, the closure was not taken.
+    ///
     /// # Safety
-    /// As [`launch`](Self::launch).
-    unsafe fn launch_small<T, F: FnOnce() -> T>(
+    /// As [`start`](Self::start), for what the work is made of. So does the outcome, if it is not null, until this has
+    /// returned; it is one for that work.
+    // Cold compared with tasks that only take what others have left.
+    #[cold]
+    #[inline(never)]
+    unsafe fn launch(
         self,
         runtime: &Runtime,
         family: Family<'_>,
         stack: Option<Stack>,
-        outcome: *const Outcome<T>,
-        f: F,
+        outcome: *const (),
+        work: Work,
     ) -> io::Result<Started> {
         let (plain, keep) = (self.is_plain() && stack.is_none(), stack.is_some());
         let queued = self.queued;
@@ -141,20 +158,18 @@ impl Spec {
         }
         if queued || !runtime.may_start() {
             // SAFETY: promised by the caller.
-            return Ok(Started::Kept(unsafe { runtime.enqueue(task, f) }));
+            return Ok(Started::Kept(unsafe { runtime.enqueue(task, work) }));
         }
         let held = if keep { Some(runtime.known(task)) } else { None };
-        let first = First { task, f: ManuallyDrop::new(f) };
-        // SAFETY: promised by the caller; the frame that `first` is on stays until the task has run for the first time.
-        // A coroutine that has ended has nothing that would have to be dropped.
-        let mut coroutine = unsafe { task.prepare_first::<T, F>(&first) };
-        if runtime.run_first_apart(task, &mut coroutine) {
+        task.put(work);
+        let spare = plain && runtime.table.wants_spare();
+        task.routine.stay(spare);
+        // SAFETY: promised by the caller.
+        if unsafe { runtime.run_first(task) } {
             let id = TaskId::new(task);
-            runtime.end_first(task, plain);
+            runtime.end_first(task, spare);
             return Ok(held.map_or(Started::Ended(id), Started::Kept));
         }
-        // SAFETY: it is this task's, and suspended.
-        unsafe { task.keep(ManuallyDrop::into_inner(coroutine)) };
         Ok(Started::Kept(runtime.keep(task)))
     }
 
@@ -164,7 +179,9 @@ impl Spec {
         if let Some(name) = self.name {
             task.set_name(name);
         }
-        task.marks.always_runs.set(self.always);
+        if self.always {
+            task.marks.add(Mark::ALWAYS_RUNS);
+        }
         Ok(task)
     }
 
@@ -190,16 +207,11 @@ impl Started {
             Started::Kept(task) => {
                 let outcome = Rc::new(outcome);
                 // SAFETY: promised by the caller; the handle keeps it, and lets the task know when it goes.
-                unsafe { task.put_outcome(Rc::as_ptr(&outcome)) };
+                unsafe { task.put_outcome(Rc::as_ptr(&outcome).cast()) };
                 JoinHandle::new(task, outcome)
             }
         }
     }
-}
-
-/// Whether a closure may be put on its stack.
-const fn fits_on_stack<F>() -> bool {
-    size_of::<F>() <= LARGEST_ON_STACK && align_of::<F>() <= STACK_ALIGNMENT
 }
 
 /// Starts a plain task on what another one has left, below the caller.
@@ -207,27 +219,19 @@ const fn fits_on_stack<F>() -> bool {
 /// # Safety
 /// As [`Spec::launch`].
 #[inline(always)]
-unsafe fn start_spare<T, F: FnOnce() -> T>(
-    runtime: &Runtime,
-    family: Family<'_>,
-    task: &Head,
-    outcome: *const Outcome<T>,
-    f: F,
-) -> Started {
-    // SAFETY: promised by the caller; otherwise as in `launch_small`.
+unsafe fn start_spare(runtime: &Runtime, family: Family<'_>, task: &Head, outcome: *const (), work: Work) -> Started {
+    // SAFETY: promised by the caller.
     unsafe {
         task.put_outcome(outcome);
         if let Family::Scope(children) = family {
             task.adopt(children);
         }
-        let first = First { task, f: ManuallyDrop::new(f) };
-        let mut coroutine = task.prepare_first::<T, F>(&first);
-        if runtime.run_first(task, &mut coroutine) {
+        task.put(work);
+        if runtime.run_first(task) {
             let id = TaskId::new(task);
             runtime.end_first(task, true);
             return Started::Ended(id);
         }
-        task.keep(ManuallyDrop::into_inner(coroutine));
         Started::Kept(runtime.keep(task))
     }
 }

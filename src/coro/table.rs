@@ -85,6 +85,18 @@ impl Table {
         true
     }
 
+    /// The task will not end below its spawner, and leaves nothing.
+    pub(super) fn give_away(&self, task: &Head) {
+        if ptr::eq(self.spare.get(), task) {
+            self.spare.set(ptr::null());
+        }
+    }
+
+    /// Whether there is no record that waits for another task, or will when its task has ended.
+    pub(super) fn wants_spare(&self) -> bool {
+        self.spare.get().is_null()
+    }
+
     /// How many tasks there ever were.
     pub(super) fn made(&self) -> u64 {
         self.ids.get()

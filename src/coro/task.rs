@@ -1,22 +1,22 @@
-//! One task: its coroutine, its state, and the cell for its result.
+//! One task: its state, what was done to it, and the place for its result.
 
 use super::{
     interrupt::Frame,
     local::Locals,
+    routine::{Routine, Run},
     scope::Children,
-    stack::{Stack, pointer},
     wait::Reason,
 };
 use crate::{
     Error,
     sync::waitlist::{List, LocalLock, Lock},
 };
-use corosensei::{Coroutine, CoroutineResult, Yielder, stack::StackPointer};
+use bitflags::bitflags;
 use std::{
     any::Any,
     borrow::Cow,
     cell::{Cell, OnceCell, UnsafeCell},
-    mem::{self, ManuallyDrop},
+    mem::{self, ManuallyDrop, MaybeUninit},
     panic::{AssertUnwindSafe, catch_unwind},
     ptr, thread,
 };
@@ -40,35 +40,39 @@ pub(crate) struct Key {
     pub(super) id: u64,
 }
 
-/// The coroutine that a task is.
-pub(super) type Routine = Coroutine<(), (), (), Ends>;
-
-/// What was noted about a task, together so that it is soon wiped.
-#[derive(Default)]
-pub(super) struct Marks {
-    /// Waits refused since it was cancelled.
-    pub(super) refused: Cell<u32>,
-    pub(super) canceled: Cell<bool>,
-    /// It was cancelled before it began.
-    pub(super) never_run: Cell<bool>,
-    /// It runs even if it is cancelled before.
-    pub(super) always_runs: Cell<bool>,
-    /// Nothing is left that could end its wait.
-    pub(super) hopeless: Cell<bool>,
+bitflags! {
+    /// What was noted about a task.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(super) struct Mark: u8 {
+        const CANCELED = 1;
+        /// It waits for its first turn.
+        const UNBEGUN = 1 << 1;
+        /// It was cancelled before it began.
+        const NEVER_RUN = 1 << 2;
+        /// It runs even if it is cancelled before.
+        const ALWAYS_RUNS = 1 << 3;
+        /// Nothing is left that could end its wait.
+        const HOPELESS = 1 << 4;
+    }
 }
+
+/// The marks of one task.
+pub(super) struct Marks(Cell<Mark>);
 
 impl Marks {
     #[inline]
-    fn clear(&self) {
-        let marked = self.canceled.get() | self.never_run.get() | self.always_runs.get() | self.hopeless.get();
-        // Looking is cheaper than writing.
-        if marked || self.refused.get() > 0 {
-            self.refused.set(0);
-            self.canceled.set(false);
-            self.never_run.set(false);
-            self.always_runs.set(false);
-            self.hopeless.set(false);
-        }
+    pub(super) fn has(&self, mark: Mark) -> bool {
+        self.0.get().contains(mark)
+    }
+
+    /// Tells whether it was there.
+    pub(super) fn add(&self, mark: Mark) -> bool {
+        self.0.replace(self.0.get() | mark).contains(mark)
+    }
+
+    /// Tells whether it was there.
+    pub(super) fn remove(&self, mark: Mark) -> bool {
+        self.0.replace(self.0.get() - mark).contains(mark)
     }
 }
 
@@ -79,15 +83,13 @@ pub(crate) struct Head {
     pub(super) state: Cell<State>,
     /// The next one in the queue of those to be resumed.
     pub(super) next: Cell<*const Head>,
-    /// From when it is first suspended, or put into the queue.
-    coroutine: UnsafeCell<Option<Routine>>,
-    /// What it runs on. A stack of the caller's is left here.
-    stack: Cell<Option<Stack>>,
-    /// Its ends, guard included.
-    range: Cell<(usize, usize)>,
-    /// On the coroutine's stack, valid while it runs.
-    yielder: Cell<*const Yielder<(), ()>>,
+    /// What it runs on.
+    pub(super) routine: Routine,
+    /// What it is to run when its turn comes, if that is small.
+    store: UnsafeCell<MaybeUninit<Store>>,
     pub(super) marks: Marks,
+    /// Waits refused since it was cancelled, or since its time was up.
+    pub(super) refused: Cell<u32>,
     /// The runtime's number.
     serial: u32,
     /// The innermost deadline or shield that the task is in.
@@ -128,11 +130,10 @@ impl Head {
             name: OnceCell::new(),
             state: Cell::new(State::Running),
             next: Cell::new(ptr::null()),
-            coroutine: UnsafeCell::new(None),
-            stack: Cell::new(None),
-            range: Cell::new((0, 0)),
-            yielder: Cell::new(ptr::null()),
-            marks: Marks::default(),
+            routine: Routine::new(),
+            store: UnsafeCell::new(MaybeUninit::uninit()),
+            marks: Marks(Cell::new(Mark::empty())),
+            refused: Cell::new(0),
             serial,
             frames: Cell::new(ptr::null()),
             inherited: Cell::new(ptr::null()),
@@ -156,11 +157,10 @@ impl Head {
             name,
             state,
             next: _,
-            coroutine: _,
-            stack: _,
-            range: _,
-            yielder: _,
+            routine: _,
+            store: _,
             marks,
+            refused,
             serial: _,
             frames,
             inherited,
@@ -175,8 +175,12 @@ impl Head {
         } = self;
         key.set(Key { id, ..key.get() });
         state.set(State::Running);
-        marks.clear();
-        debug_assert!(name.get().is_none() && locals.is_empty());
+        // Looking is cheaper than writing.
+        if !marks.0.get().is_empty() {
+            marks.0.set(Mark::empty());
+            refused.set(0);
+        }
+        debug_assert!(name.get().is_none() && locals.is_empty() && refused.get() == 0);
         debug_assert!(scope.get().is_null() && frames.get().is_null() && inherited.get().is_null());
         debug_assert!(unswitchable.get() == 0 && parked_as.get().is_none(), "a task takes back what it did");
     }
@@ -189,11 +193,6 @@ impl Head {
     #[inline]
     pub(crate) fn key(&self) -> Key {
         self.key.get()
-    }
-
-    /// Whether it has begun to run.
-    pub(super) fn has_begun(&self) -> bool {
-        !self.yielder.get().is_null()
     }
 
     /// The number of the runtime that the task belongs to.
@@ -214,61 +213,10 @@ impl Head {
         self.key.get().id == 0
     }
 
-    /// The lowest address of the stack, guard included, and the highest. The thread's own stack is not ours.
-    pub(super) fn stack_range(&self) -> Option<(usize, usize)> {
-        let range = self.range.get();
-        (range.1 != 0).then_some(range)
-    }
-
-    /// Runs the task until it waits or ends; tells whether it has ended.
-    ///
-    /// # Safety
-    /// The scheduler's: the task is not running.
-    #[inline(always)]
-    pub(super) unsafe fn resume(&self) -> bool {
-        // SAFETY: promised by the caller: nobody else uses the coroutine, and what runs on it has no access to it.
-        let coroutine = unsafe { (*self.coroutine.get()).as_mut() };
-        match coroutine {
-            Some(coroutine) => matches!(coroutine.resume(()), CoroutineResult::Return(())),
-            None => unreachable!("a task that can be resumed has a coroutine"),
-        }
-    }
-
-    /// Goes back to whoever resumed the task.
-    ///
-    /// # Safety
-    /// Called by the task itself, on its own stack.
-    #[inline(always)]
-    pub(super) unsafe fn suspend(&self) {
-        // SAFETY: set when the task began; the coroutine has not ended, since this runs on it.
-        unsafe { (*self.yielder.get()).suspend(()) };
-    }
-
-    /// Gives the task what it runs on.
-    pub(super) fn set_stack(&self, stack: Stack) {
-        self.range.set(stack.range());
-        self.stack.set(Some(stack));
-    }
-
-    /// Takes the stack of a task that has ended.
-    pub(super) fn take_stack(&self) -> Option<Stack> {
-        debug_assert!(self.state.get() == State::Done);
-        self.stack.take()
-    }
-
-    /// Drops the coroutine of a task that has ended.
-    ///
-    /// # Safety
-    /// The scheduler's: the task is not running.
-    pub(super) unsafe fn drop_coroutine(&self) {
-        // SAFETY: promised by the caller.
-        unsafe { *self.coroutine.get() = None };
-    }
-
     /// Why the task may not wait now, if so: somebody has cancelled it, or its time is up.
     #[inline]
     pub(super) fn interruption(&self) -> Option<Error> {
-        if !self.marks.canceled.get() && self.frames.get().is_null() { None } else { self.look_for_interruption() }
+        if !self.marks.has(Mark::CANCELED) && self.frames.get().is_null() { None } else { self.look_for_interruption() }
     }
 
     /// Walks through the deadlines from the innermost on, until a shield covers the others. A shield of the parent's
@@ -278,7 +226,7 @@ impl Head {
         let mut late = false;
         let mut frame = self.frames.get();
         loop {
-            if ptr::eq(frame, self.inherited.get()) && self.marks.canceled.get() {
+            if ptr::eq(frame, self.inherited.get()) && self.marks.has(Mark::CANCELED) {
                 return Some(Error::Canceled);
             }
             // SAFETY: frames leave the list before they go: the own ones are on this stack, and those of the parent
@@ -305,6 +253,8 @@ impl Head {
     pub(super) fn leave_scope(&self) -> *const Children {
         self.frames.set(ptr::null());
         self.inherited.set(ptr::null());
+        // What the parent's deadlines were the reason of.
+        self.refused.set(0);
         self.scope.replace(ptr::null())
     }
 
@@ -315,70 +265,102 @@ impl Head {
     }
 }
 
-/// What makes a record a task.
-impl Head {
-    /// Makes the coroutine of what the task is to run at once. Its closure stays on the spawner's frame until it runs:
-    /// one word is handed over, for what is written as several and read as one makes the processor wait.
-    ///
-    /// # Safety
-    /// The task is new and has a stack. When the coroutine is resumed for the first time, which is once, `f` is taken
-    /// out of its place. From then on `f` and `T` are valid, and the task is in its place, until it has ended.
+/// What a task is made of: a closure, in its place on the spawner's frame, and what can be done with it.
+#[derive(Clone, Copy)]
+pub(super) struct Work {
+    ways: &'static Ways,
+    f: *const (),
+}
+
+struct Ways {
+    /// Takes the closure out of its place and runs it.
+    run: Run,
+    /// Takes it out of its place, and tells where it is now.
+    store: unsafe fn(task: &Head, f: *const ()) -> *const (),
+    /// Takes it out of where it was stored, and runs it if the task is not cancelled.
+    run_stored: Run,
+}
+
+/// Room for the closure of a task that waits for its turn.
+type Store = [usize; 4];
+
+const fn fits_into_store<F>() -> bool {
+    size_of::<F>() <= size_of::<Store>() && align_of::<F>() <= align_of::<Store>()
+}
+
+impl Work {
     #[inline(always)]
-    pub(super) unsafe fn prepare_first<T, F: FnOnce() -> T>(&self, first: &First<'_, F>) -> ManuallyDrop<Routine> {
-        let first: *const First<'_, F> = first;
-        let body = move |yielder: &Yielder<(), ()>, ()| {
-            // SAFETY: promised by the caller: both are there, and `f` is taken once.
-            unsafe {
-                let task: *const Head = (*first).task;
-                // That of the last task on this stack was in the same place.
-                if !ptr::eq((*task).yielder.get(), yielder) {
-                    (*task).yielder.set(yielder);
-                }
-                let f = ptr::read(&*(*first).f);
-                (*task).run(|| catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked));
+    pub(super) fn new<T, F: FnOnce() -> T>(f: &ManuallyDrop<F>) -> Work {
+        let ways = const { &Ways { run: run::<T, F>, store: store::<F>, run_stored: run_stored::<T, F> } };
+        Work { ways, f: (&raw const *f).cast() }
+    }
+}
+
+/// # Safety
+/// `f` is an `F`, which is taken. It and `T` are valid until the task has ended, and so is its outcome, one for a `T`.
+/// Called by the task itself.
+unsafe fn run<T, F: FnOnce() -> T>(task: &Head, f: *const ()) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let f = ptr::read(f.cast::<F>());
+        task.run(|| catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked));
+    }
+}
+
+/// # Safety
+/// `f` is an `F`, which is taken. The task has none yet.
+unsafe fn store<F>(task: &Head, f: *const ()) -> *const () {
+    // SAFETY: promised by the caller; there is room.
+    unsafe {
+        let f = ptr::read(f.cast::<F>());
+        if fits_into_store::<F>() {
+            let place = task.store.get();
+            place.cast::<F>().write(f);
+            place.cast_const().cast()
+        } else {
+            Box::into_raw(Box::new(f)).cast_const().cast()
+        }
+    }
+}
+
+/// # Safety
+/// As [`run`], for an `F` that was stored.
+unsafe fn run_stored<T, F: FnOnce() -> T>(task: &Head, f: *const ()) {
+    let f = f.cast::<F>().cast_mut();
+    task.marks.remove(Mark::UNBEGUN);
+    // SAFETY: promised by the caller. What did not fit was boxed.
+    unsafe {
+        match (task.marks.has(Mark::NEVER_RUN), fits_into_store::<F>()) {
+            (false, true) => run::<T, F>(task, f.cast()),
+            (false, false) => {
+                let f = Box::from_raw(f);
+                task.run(|| catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked));
             }
-        };
-        // SAFETY: promised by the caller.
-        ManuallyDrop::new(unsafe { Coroutine::with_stack_unchecked(self.ends(), body) })
-    }
-
-    /// Makes the coroutine of what the task is to run when its turn comes.
-    ///
-    /// # Safety
-    /// The task is new, has a stack, and is resumed only while `f` and `T` are valid and it is in its place.
-    pub(super) unsafe fn prepare<T, F: FnOnce() -> T>(&self, f: F) {
-        self.yielder.set(ptr::null());
-        let task: *const Head = self;
-        let body = move |yielder: &Yielder<(), ()>, ()| {
-            // SAFETY: the scheduler keeps the task until it has ended, and this is it. Its outcome is of this type.
-            unsafe {
-                (*task).yielder.set(yielder);
-                (*task).run_unless_canceled(f);
-            }
-        };
-        // SAFETY: promised by the caller.
-        unsafe { self.keep(Coroutine::with_stack_unchecked(self.ends(), body)) };
-    }
-
-    #[inline]
-    fn ends(&self) -> Ends {
-        Ends { task: self }
-    }
-
-    /// What a task does, if it is not cancelled before.
-    ///
-    /// # Safety
-    /// As [`run`](Self::run).
-    unsafe fn run_unless_canceled<T, F: FnOnce() -> T>(&self, f: F) {
-        // SAFETY: promised by the caller.
-        unsafe {
-            if self.marks.never_run.get() {
-                contain(|| drop(f));
-                self.run(|| Err::<T, _>(Failure::NeverRan));
-            } else {
-                self.run(|| catch_unwind(AssertUnwindSafe(f)).map_err(Failure::Panicked));
+            (true, fits) => {
+                contain(|| if fits { f.drop_in_place() } else { drop(Box::from_raw(f)) });
+                task.run(|| Err::<T, _>(Failure::NeverRan));
             }
         }
+    }
+}
+
+/// What a task does, once it has a stack.
+impl Head {
+    /// Has it do this when it is resumed.
+    #[inline(always)]
+    pub(super) fn put(&self, work: Work) {
+        self.routine.put(work.ways.run, work.f);
+    }
+
+    /// As [`put`](Self::put), for when its spawner has gone on.
+    ///
+    /// # Safety
+    /// The closure is taken.
+    pub(super) unsafe fn put_for_later(&self, work: Work) {
+        self.marks.add(Mark::UNBEGUN);
+        // SAFETY: promised by the caller; nothing is stored.
+        let stored = unsafe { (work.ways.store)(self, work.f) };
+        self.routine.put(work.ways.run_stored, stored);
     }
 
     /// What a task does. Whatever is the user's is dropped here, as part of the task, and not by the scheduler.
@@ -413,47 +395,12 @@ impl Head {
     /// From now on the result goes elsewhere; to null if nobody will ask for it.
     ///
     /// # Safety
-    /// `T` is what the task returns, and the place stays until there is another one or the task has ended.
+    /// It is an [`Outcome`] of what the task returns, and stays until there is another one or the task has ended.
     #[inline]
-    pub(super) unsafe fn put_outcome<T>(&self, outcome: *const Outcome<T>) {
-        self.outcome.set(outcome.cast());
-    }
-
-    /// Keeps the coroutine, from now on to be [resumed](Self::resume).
-    ///
-    /// # Safety
-    /// The scheduler's: the coroutine is the task's, and not running.
-    pub(super) unsafe fn keep(&self, coroutine: Routine) {
-        // SAFETY: promised by the caller: nobody else uses it.
-        unsafe { *self.coroutine.get() = Some(coroutine) };
-    }
-}
-
-/// What a task is to run at once, on its spawner's frame.
-pub(super) struct First<'a, F> {
-    pub(super) task: &'a Head,
-    /// Taken out by the task.
-    pub(super) f: ManuallyDrop<F>,
-}
-
-/// The ends of a task's stack, which the task keeps.
-pub(super) struct Ends {
-    /// Keeps the coroutine.
-    task: *const Head,
-}
-
-// SAFETY: they are those of a `Stack`, which promises the same, and is kept for as long as the coroutine. So is the task.
-unsafe impl corosensei::stack::Stack for Ends {
-    #[inline]
-    fn base(&self) -> StackPointer {
-        // SAFETY: see above.
-        pointer(unsafe { (*self.task).range.get() }.1)
-    }
-
-    #[inline]
-    fn limit(&self) -> StackPointer {
-        // SAFETY: see above.
-        pointer(unsafe { (*self.task).range.get() }.0)
+    pub(super) unsafe fn put_outcome(&self, outcome: *const ()) {
+        if self.outcome.get() != outcome {
+            self.outcome.set(outcome);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     remote::Shared,
     runtime::Runtime,
-    task::{Head, Key},
+    task::{Head, Key, Mark},
 };
 use crate::{
     Error,
@@ -198,7 +198,7 @@ impl Runtime {
             self.add_outstanding(outside);
             self.park(me, reason);
             self.add_outstanding(-outside);
-            if me.marks.hopeless.replace(false) && !done() {
+            if me.marks.remove(Mark::HOPELESS) && !done() {
                 self.refuse(me);
                 if !must && me.is_root() {
                     self.root_knows();

@@ -3,7 +3,7 @@
 use super::{
     super::{
         stack::Stack,
-        task::{Head, Routine},
+        task::{Head, Work},
     },
     Runtime,
 };
@@ -30,7 +30,8 @@ impl Runtime {
         let task = Rc::as_ptr(&self.table.add());
         // SAFETY: the table keeps the task until it has ended; nobody uses it for longer.
         let task = unsafe { &*task };
-        task.set_stack(stack);
+        // SAFETY: it is new, and stays in its place.
+        unsafe { task.routine.begin(task, stack) };
         Ok(task)
     }
 
@@ -49,14 +50,13 @@ impl Runtime {
         engine::is_current(&self.engine) && self.current().depth.get() < DEEPEST && !self.current().is_fixed()
     }
 
-    /// Puts a new task into the queue, which will run `f`.
+    /// Puts a new task into the queue, which will do that work.
     ///
     /// # Safety
-    /// As [`Head::prepare`].
-    #[inline(never)]
-    pub(in crate::coro) unsafe fn enqueue<T, F: FnOnce() -> T>(&self, task: &Head, f: F) -> Rc<Head> {
+    /// As [`Head::put_for_later`]. What it takes, and its outcome, stay valid until the task has ended.
+    pub(in crate::coro) unsafe fn enqueue(&self, task: &Head, work: Work) -> Rc<Head> {
         // SAFETY: promised by the caller.
-        unsafe { task.prepare::<T, F>(f) };
+        unsafe { task.put_for_later(work) };
         self.enqueued.set(self.enqueued.get() + 1);
         self.make_ready(task);
         self.keep(task)
@@ -65,6 +65,8 @@ impl Runtime {
     /// Takes note of a task that has not ended below its spawner.
     pub(in crate::coro) fn keep(&self, task: &Head) -> Rc<Head> {
         task.depth.set(0);
+        task.routine.stay(false);
+        self.table.give_away(task);
         if self.closing.get() {
             // It has to be ended as well.
             self.wake(&self.root);
@@ -73,30 +75,28 @@ impl Runtime {
     }
 
     /// Runs a new task below the caller, until it waits or ends; tells whether it has ended.
+    ///
+    /// # Safety
+    /// There is work for it, which it takes.
     #[inline(always)]
-    pub(in crate::coro) fn run_first(&self, task: &Head, coroutine: &mut Routine) -> bool {
+    pub(in crate::coro) unsafe fn run_first(&self, task: &Head) -> bool {
         let depth = self.current().depth.get() + 1;
         // That of the last task with this record, mostly.
         if task.depth.get() != depth {
             task.depth.set(depth);
         }
-        self.switch_to(task, || coroutine.resume(()).as_return().is_some())
+        // SAFETY: promised by the caller; a new task does not run.
+        self.switch_to(task, || unsafe { task.routine.resume() })
     }
 
-    /// As [`run_first`](Self::run_first), once for all kinds of closures.
-    #[inline(never)]
-    pub(in crate::coro) fn run_first_apart(&self, task: &Head, coroutine: &mut Routine) -> bool {
-        self.run_first(task, coroutine)
-    }
-
-    /// Takes care of a task that has ended before it was suspended. A plain one has a stack of the usual size and no
-    /// name. There may be another task in its place then.
+    /// Takes care of a task that has ended before it was suspended. One that may be spare is plain, and its coroutine
+    /// stays. There may be another task in its place then.
     #[inline(always)]
-    pub(in crate::coro) fn end_first(&self, task: &Head, plain: bool) {
+    pub(in crate::coro) fn end_first(&self, task: &Head, spare: bool) {
         // It is not the last one, for which a root that closes the runtime would wait: the spawner goes on.
         self.note_end(task);
         self.leave_scope(task);
-        if !(plain && self.table.save(task)) {
+        if !(spare && self.table.save(task)) {
             self.remove(task);
         }
     }

@@ -91,7 +91,7 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
         let address = (*info).si_addr().addr();
         if let Some(runtime) = Runtime::of_thread()
             && let Some(task) = runtime.running()
-            && let Some((lowest, highest)) = task.stack_range()
+            && let Some((lowest, highest)) = task.routine.range()
             && (lowest..lowest + GUARD).contains(&address)
         {
             report(task.id(), task.name(), highest - lowest - GUARD);
