@@ -69,7 +69,7 @@ fn used_by(wait: impl FnOnce() + 'static) -> usize {
     used
 }
 
-// Measured 1000 bytes for an operation on a ring or a sleep, and up to 1.75 KiB in the emulation, where an operation is
+// Measured 1000 bytes for an operation on a ring or a sleep, and up to 1.9 KiB in the emulation, where an operation is
 // attempted first; an event takes 400 bytes. Without optimisation frames are several times as large.
 #[test]
 fn waiting_takes_little_stack() {

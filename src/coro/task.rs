@@ -216,7 +216,13 @@ impl Head {
     /// Why the task may not wait now, if so: somebody has cancelled it, or its time is up.
     #[inline]
     pub(super) fn interruption(&self) -> Option<Error> {
-        if !self.marks.has(Mark::CANCELED) && self.frames.get().is_null() { None } else { self.look_for_interruption() }
+        if self.may_be_interrupted() { self.look_for_interruption() } else { None }
+    }
+
+    /// Whether it is worth to look for an [`interruption`](Self::interruption).
+    #[inline]
+    pub(super) fn may_be_interrupted(&self) -> bool {
+        self.marks.has(Mark::CANCELED) || !self.frames.get().is_null()
     }
 
     /// Walks through the deadlines from the innermost on, until a shield covers the others. A shield of the parent's

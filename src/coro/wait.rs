@@ -236,9 +236,8 @@ impl Runtime {
         let waiter = TaskWaiter::new(self, me, expected);
         // SAFETY: promised by the caller; `waiter` stays until it has no pending slot and is on no list.
         let mut cx = unsafe { Lower::new(self.engine(), (&raw const waiter).cast(), expected, false) };
-        if let Some(why) = me.interruption() {
-            self.refuse(me);
-            cx.refuse(why);
+        if me.may_be_interrupted() {
+            self.refuse_interrupted(me, &mut cx);
         }
         self.note_submission();
         let end = EndOnUnwind { cx: &mut cx, slots, waiter: &waiter, runtime: self };
@@ -250,6 +249,17 @@ impl Runtime {
         waiter.leave(self);
         mem::forget(guard);
         self.pay_for_luck(me);
+    }
+
+    /// Refuses a batch if its task is cancelled or late.
+    // The frame of one who waits is to stay small.
+    #[cold]
+    #[inline(never)]
+    fn refuse_interrupted(&self, me: &Head, cx: &mut Lower<'_>) {
+        if let Some(why) = me.interruption() {
+            self.refuse(me);
+            cx.refuse(why);
+        }
     }
 
     /// Lowers one operation and calls `meanwhile`, unless it is finished at once. If it is not finished then, cancels
@@ -354,16 +364,28 @@ impl Runtime {
         self.note_batch(waiter);
         let mut asked = false;
         while waiter.pending() > 0 {
-            if !asked && let Some(why) = me.interruption() {
+            // SAFETY: promised by the caller.
+            if !asked && me.may_be_interrupted() && unsafe { self.end_interrupted(me, waiter, slots) } {
                 asked = true;
-                // SAFETY: promised by the caller.
-                unsafe { self.end_slots(me, waiter, &slots(), why) };
                 continue;
             }
             self.park(me, Reason::batch(what, waiter.pending()));
         }
         self.forget_batch(waiter);
         self.add_outstanding(-1);
+    }
+
+    /// Ends a batch if its task is cancelled or late; tells whether it is.
+    ///
+    /// # Safety
+    /// As [`await_slots`](Self::await_slots).
+    #[cold]
+    #[inline(never)]
+    unsafe fn end_interrupted(&self, me: &Head, waiter: &TaskWaiter, slots: &dyn Fn() -> Vec<*mut Slot>) -> bool {
+        let Some(why) = me.interruption() else { return false };
+        // SAFETY: promised by the caller.
+        unsafe { self.end_slots(me, waiter, &slots(), why) };
+        true
     }
 
     /// As [`await_slots`](Self::await_slots), without a switch.
