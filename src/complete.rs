@@ -192,43 +192,30 @@ impl Host for Thread {
         slots: impl Fn() -> Vec<*mut Slot>,
         lower: impl FnOnce(&mut Lower<'_>),
     ) {
-        // SAFETY: promised by the caller.
-        unsafe { finish(engine, expected, slots, lower) };
+        let waiter = Waiter::new(expected);
+        // SAFETY: promised by the caller; `waiter` lives until `pending` is zero, for nothing below returns before.
+        let mut cx = unsafe { Lower::new(engine, &waiter, expected, expected == 1) };
+        let end = EndOnUnwind(&mut cx, slots);
+        lower(end.0);
+        mem::forget(end);
+        let guard = AbortOnUnwind;
+        while waiter.pending.get() > 0 {
+            engine.turn(waiter.pending.get());
+        }
+        mem::forget(guard);
     }
 }
 
-/// What [`Thread`] does.
-///
-/// # Safety
-/// As there.
-#[inline]
-unsafe fn finish(
-    engine: &Engine,
-    expected: u32,
-    slots: impl Fn() -> Vec<*mut Slot>,
-    lower: impl FnOnce(&mut Lower<'_>),
-) {
-    /// Lowering calls user code (`AsFd`). If that panics, what was submitted before is ended before the frame goes. The
-    /// guard is a local, so nobody can forget it.
-    struct EndOnUnwind<'a, 'e, S: Fn() -> Vec<*mut Slot>>(&'a mut Lower<'e>, S);
-    impl<S: Fn() -> Vec<*mut Slot>> Drop for EndOnUnwind<'_, '_, S> {
-        fn drop(&mut self) {
-            let guard = AbortOnUnwind;
-            self.0.abandon(&(self.1)());
-            mem::forget(guard);
-        }
+/// Lowering calls user code (`AsFd`). If that panics, what was submitted before is ended before the frame goes. The
+/// guard is a local, so nobody can forget it.
+struct EndOnUnwind<'a, 'e, S: Fn() -> Vec<*mut Slot>>(&'a mut Lower<'e>, S);
+
+impl<S: Fn() -> Vec<*mut Slot>> Drop for EndOnUnwind<'_, '_, S> {
+    fn drop(&mut self) {
+        let guard = AbortOnUnwind;
+        self.0.abandon(&(self.1)());
+        mem::forget(guard);
     }
-    let waiter = Waiter::new(expected);
-    // SAFETY: promised by the caller; `waiter` lives until `pending` is zero, for nothing below returns before.
-    let mut cx = unsafe { Lower::new(engine, &waiter, expected, expected == 1) };
-    let end = EndOnUnwind(&mut cx, slots);
-    lower(end.0);
-    mem::forget(end);
-    let guard = AbortOnUnwind;
-    while waiter.pending.get() > 0 {
-        engine.turn(waiter.pending.get());
-    }
-    mem::forget(guard);
 }
 
 /// Cancels what is in flight and waits until it is finished. A chain whose links are hard goes on when its running

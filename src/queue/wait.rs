@@ -40,7 +40,9 @@ impl<'q, E, const PLACE: usize> Queue<'q, E, PLACE> {
     /// could end: fewer operations in flight never make it hang. Zero does not wait.
     ///
     /// It also returns when a [`Waker`](super::Waker) asked for that, with whatever there is, and while there is one it
-    /// waits for it even if nothing is in flight; so it returns when the last handle of other threads was dropped.
+    /// waits for it even if nothing is in flight; so it returns when the last handle of other threads was dropped. Where
+    /// a [`poll`](Queue::poll) has taken what another thread had sent, it may return once with less than it was asked
+    /// for: use it in a loop.
     ///
     /// Inside a [task](crate::coro) it suspends the task, on an engine that has a descriptor to wait for; a queue that
     /// was made outside of the runtime looks every millisecond.
