@@ -33,7 +33,7 @@ pub(super) struct Routine {
     yielder: Cell<*const Yielder<(), Stop>>,
     /// The next job, or the one that runs.
     run: Cell<Run>,
-    what: Cell<*const ()>,
+    what: Exposed,
     /// Another job may follow this one.
     stays: Cell<bool>,
     /// The ends of the stack, guard included.
@@ -47,7 +47,7 @@ impl Routine {
             coroutine: UnsafeCell::new(None),
             yielder: Cell::new(ptr::null()),
             run: Cell::new(|_, _| ()),
-            what: Cell::new(ptr::null()),
+            what: Exposed::null(),
             stays: Cell::new(false),
             range: Cell::new((0, 0)),
             stack: Cell::new(None),
@@ -127,9 +127,7 @@ impl Routine {
         if !ptr::fn_addr_eq(self.run.get(), run) {
             self.run.set(run);
         }
-        if self.what.get() != what {
-            self.what.set(what);
-        }
+        self.what.set(what);
     }
 
     /// Runs the job until it waits or ends; tells whether it has ended.
@@ -162,6 +160,29 @@ impl Routine {
 impl Drop for Routine {
     fn drop(&mut self) {
         self.reset();
+    }
+}
+
+/// A pointer that is only written if it is another one than before, which is cheaper. What it leads to may be another
+/// thing in the same place, so that its provenance is exposed.
+pub(super) struct Exposed(Cell<usize>);
+
+impl Exposed {
+    pub(super) const fn null() -> Exposed {
+        Exposed(Cell::new(0))
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&self, pointer: *const ()) {
+        let address = pointer.expose_provenance();
+        if self.0.get() != address {
+            self.0.set(address);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self) -> *const () {
+        ptr::with_exposed_provenance(self.0.get())
     }
 }
 

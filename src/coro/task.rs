@@ -3,7 +3,7 @@
 use super::{
     interrupt::Frame,
     local::Locals,
-    routine::{Routine, Run},
+    routine::{Exposed, Routine, Run},
     scope::Children,
     wait::Reason,
 };
@@ -109,7 +109,7 @@ pub(crate) struct Head {
     /// Those who wait for its end.
     pub(super) joiners: LocalLock<List>,
     /// Where the result goes: an `Outcome` of its type, or null if nobody will ask for it.
-    outcome: Cell<*const ()>,
+    outcome: Exposed,
 }
 
 /// A result, once there is one.
@@ -144,7 +144,7 @@ impl Head {
             parked_as: Cell::new(None),
             locals: Locals::default(),
             joiners: <LocalLock<List> as Lock<List>>::NEW,
-            outcome: Cell::new(ptr::null()),
+            outcome: Exposed::null(),
         }
     }
 
@@ -404,9 +404,7 @@ impl Head {
     /// It is an [`Outcome`] of what the task returns, and stays until there is another one or the task has ended.
     #[inline]
     pub(super) unsafe fn put_outcome(&self, outcome: *const ()) {
-        if self.outcome.get() != outcome {
-            self.outcome.set(outcome);
-        }
+        self.outcome.set(outcome);
     }
 }
 
