@@ -496,6 +496,13 @@ fn an_inner_engine_blocks_the_thread_instead_of_switching() {
             assert_eq!((result, ran.get()), (Ok(Ok(())), false));
             other.join().unwrap();
             assert!(ran.get());
+            coro::scope(|s| {
+                assert_eq!(config.run(|| s.wait()).unwrap(), Ok(()), "there is no child");
+                let child = s.spawn(|| (coro::sleep(SOON), coro::current().number()).0);
+                // The child would be resumed where it is in no runtime.
+                assert_eq!(config.run(|| s.wait()).unwrap(), Err(Error::WrongRuntime));
+                assert_eq!(child.join().unwrap(), Ok(()));
+            });
         };
         runtime(engine)
             .run(|| {

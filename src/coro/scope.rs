@@ -255,11 +255,19 @@ impl<'scope> Scope<'scope, '_> {
     ///
     /// # Errors
     ///
-    /// As any wait; [`Error::Invalid`] if it is not the task that opened the scope which calls.
+    /// As any wait; [`Error::Invalid`] if it is not the task that opened the scope which calls, and
+    /// [`Error::WrongRuntime`] inside another engine, where the children cannot run.
     pub fn wait(&self) -> Result<()> {
         let runtime = self.children.runtime();
         if !std::ptr::eq(runtime.current(), self.children.parent) {
             return Err(Error::Invalid(&"only the task that opened a scope can wait for all of its children"));
+        }
+        if self.alive() == 0 {
+            return Ok(());
+        }
+        // Others would be resumed with that engine as the thread's, which may be gone before they have ended.
+        if Runtime::current_runtime().is_none() {
+            return Err(Error::WrongRuntime);
         }
         runtime.wait(ALL, Ender::Tasks, false, || self.alive() == 0)
     }
