@@ -159,7 +159,10 @@ impl Routine {
 
 impl Drop for Routine {
     fn drop(&mut self) {
-        self.reset();
+        // Only a spare one waits for another job. With a job on its stack, to drop the coroutine aborts the process.
+        if self.stays.get() {
+            self.reset();
+        }
     }
 }
 
