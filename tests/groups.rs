@@ -352,6 +352,16 @@ fn an_interval_keeps_its_phase_and_counts_what_it_missed() {
 }
 
 #[test]
+fn an_interval_that_is_longer_than_the_clock_goes_never_ticks() {
+    each_runtime(|| {
+        for period in [Duration::MAX, Duration::from_secs(i64::MAX as u64), Duration::from_secs(u64::MAX / 4)] {
+            let mut ticks = coro::interval(period);
+            assert_eq!(coro::timeout(SOON, || ticks.tick()), Err(Error::TimedOut));
+        }
+    });
+}
+
+#[test]
 fn a_report_names_the_tasks_and_what_they_wait_for() {
     each_runtime(|| {
         let (a, _b) = UnixStream::pair().unwrap();

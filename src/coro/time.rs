@@ -4,6 +4,9 @@ use super::runtime::Runtime;
 use crate::{Error, Result, op::Timeout};
 use std::time::{Duration, Instant};
 
+/// What stands for longer times than an [`Instant`] can tell.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// Lets the other tasks run first. A cheap call that makes no system call while there is nothing to look at.
 ///
 /// Outside a runtime it is [`std::thread::yield_now`].
@@ -74,7 +77,8 @@ pub fn sleep_until(at: Instant) -> Result<()> {
 /// If `period` is zero.
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval of zero would tick for ever at once");
-    Interval { next: Instant::now() + period, period }
+    let now = Instant::now();
+    Interval { next: now.checked_add(period).unwrap_or(now + CENTURY), period }
 }
 
 /// A clock that ticks; made by [`interval`].
