@@ -41,7 +41,10 @@ pub enum Error {
     #[error("deadlock: every task waits for another one")]
     Deadlock,
     /// What is waited for belongs to another runtime, or to none, and nothing here can end the wait.
-    #[error("nothing in this runtime can end the wait: it is for something of another runtime, or outside of any")]
+    #[error(
+        "only a task of the runtime that this belongs to can wait for it; call it inside coro::run and on that thread, \
+         or use what sync::shared has"
+    )]
     WrongRuntime,
     /// The operating system refused the operation.
     #[error(transparent)]

@@ -190,6 +190,30 @@ fn outside_a_runtime_waits_are_refused_and_operations_block() {
     assert!(catch_unwind(|| coro::timeout(SOON, || ())).is_err());
 }
 
+#[test]
+fn what_is_called_outside_a_runtime_says_where_it_belongs() {
+    static LOCAL: coro::TaskLocal<u8> = coro::TaskLocal::new(|| 0);
+    let calls: [(&str, &dyn Fn()); 9] = [
+        ("spawn", &|| drop(coro::spawn(|| ()))),
+        ("scope", &|| coro::scope(|_| ())),
+        ("gather", &|| _ = coro::gather((|| (), || ()))),
+        ("race", &|| _ = coro::race((|| (), || ()))),
+        ("timeout", &|| coro::timeout(SOON, || ())),
+        ("shield", &|| coro::shield(|| ())),
+        ("current", &|| _ = coro::current()),
+        ("dump", &|| drop(coro::dump())),
+        ("TaskLocal", &|| LOCAL.with(|_| ())),
+    ];
+    for (name, call) in calls {
+        let payload = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.unwrap_or_else(|| (*payload.downcast_ref::<&str>().unwrap()).to_owned());
+        assert!(text.contains("outside a runtime") && text.contains("inside coro::run"), "{name}: {text}");
+    }
+    let text = coro::park(1).unwrap_err().to_string();
+    assert!(text.contains("inside coro::run") && text.contains("sync::shared"), "{text}");
+}
+
 /// A file whose `as_fd` does something first.
 struct Asking<'f, F: Fn()>(&'f File, F);
 

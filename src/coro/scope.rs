@@ -139,6 +139,7 @@ impl Children {
 pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
     match try_scope(f) {
         Ok(value) => value,
+        Err(Error::WrongRuntime) => panic!("coro::scope was called outside a runtime; call it inside coro::run"),
         Err(error) => panic!("coro::scope is not possible here: {error}"),
     }
 }
