@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader, ErrorKind, IoSlice, IoSliceMut, Read as _, Seek as _, SeekFrom, Write as _},
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd},
         unix::fs::{MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
@@ -117,9 +117,9 @@ fn bad_paths_are_refused() {
         assert_eq!(kind(fs::symlink("target", "a\0b")), ErrorKind::InvalidInput);
         assert_eq!(kind(fs::create_dir_all("a\0b")), ErrorKind::InvalidInput);
         assert!(!missing.exists());
-        assert!(!fs::try_exists(&missing).unwrap());
-        assert!(fs::try_exists(&file).unwrap());
-        assert_eq!(kind(fs::try_exists(&below)), ErrorKind::NotADirectory);
+        assert!(!fs::exists(&missing).unwrap());
+        assert!(fs::exists(&file).unwrap());
+        assert_eq!(kind(fs::exists(&below)), ErrorKind::NotADirectory);
     });
 }
 
@@ -372,8 +372,8 @@ fn names_are_renamed_linked_and_removed() {
         fs::write(at("a"), "a").unwrap();
         fs::write(at("b"), "b").unwrap();
         fs::rename(at("a"), at("b")).unwrap();
-        assert!(!fs::try_exists(at("a")).unwrap() && fs::try_exists(at("b")).unwrap());
-        assert_eq!(kind(fs::try_exists(at("b").join("c"))), ErrorKind::NotADirectory, "that is not known");
+        assert!(!fs::exists(at("a")).unwrap() && fs::exists(at("b")).unwrap());
+        assert_eq!(kind(fs::exists(at("b").join("c"))), ErrorKind::NotADirectory, "that is not known");
         assert_eq!(fs::read(at("b")).unwrap(), b"a");
         fs::hard_link(at("b"), at("c")).unwrap();
         assert_eq!(kind(fs::hard_link(at("b"), at("c"))), ErrorKind::AlreadyExists);
@@ -383,7 +383,7 @@ fn names_are_renamed_linked_and_removed() {
         assert_eq!(fs::canonicalize(at("d")).unwrap(), std::fs::canonicalize(at("c")).unwrap());
         fs::remove_file(at("c")).unwrap();
         assert_eq!(kind(fs::metadata(at("d"))), ErrorKind::NotFound);
-        assert!(!fs::try_exists(at("d")).unwrap(), "a link that leads nowhere");
+        assert!(!fs::exists(at("d")).unwrap(), "a link that leads nowhere");
         fs::remove_file(at("d")).unwrap();
         fs::create_dir(at("dir")).unwrap();
         assert_eq!(kind(fs::create_dir(at("dir"))), ErrorKind::AlreadyExists);
@@ -553,6 +553,24 @@ fn a_file_is_what_the_standard_traits_want() {
         let file = File::from(fd);
         assert_eq!(file.as_raw_fd(), number);
         assert!(format!("{file:?}").contains("file"), "{file:?}");
+        let number = file.into_raw_fd();
+        // SAFETY: it was given up just now, and nobody else knows the number.
+        assert!(File::from(unsafe { OwnedFd::from_raw_fd(number) }).metadata().unwrap().is_file());
+    });
+}
+
+#[test]
+fn the_times_of_a_file_can_be_set() {
+    each_engine(|_| {
+        let dir = tempdir().unwrap();
+        let file = File::create(dir.path().join("file")).unwrap();
+        let then = UNIX_EPOCH + Duration::new(1_000_000_000, 5000);
+        file.set_modified(then).unwrap();
+        assert_eq!(file.metadata().unwrap().modified().unwrap(), then);
+        let later = then + Duration::from_secs(1);
+        file.set_times(fs::FileTimes::new().set_accessed(later)).unwrap();
+        let about = file.metadata().unwrap();
+        assert_eq!((about.accessed().unwrap(), about.modified().unwrap()), (later, then));
     });
 }
 

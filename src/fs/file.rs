@@ -1,6 +1,6 @@
 //! Open files, and what is done with the whole of one.
 
-use super::{Metadata, OpenOptions, Permissions};
+use super::{FileTimes, Metadata, OpenOptions, Permissions};
 use crate::{
     blocking::blocking,
     op::{Close, Fsync, Ftruncate, Statx},
@@ -10,9 +10,10 @@ use crate::{
 use std::{
     fmt,
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd},
     path::Path,
     process::Stdio,
+    time::SystemTime,
 };
 
 /// What [`copy`] does in one trip to a worker, in bytes: a fraction of a second's worth on slow storage.
@@ -181,6 +182,24 @@ impl File {
         blocking(|| self.0.set_permissions(permissions))
     }
 
+    /// Sets when the file was last read and written, as far as `times` says.
+    ///
+    /// # Errors
+    ///
+    /// As `futimens(3)`: [`PermissionDenied`](ErrorKind::PermissionDenied) (or `EPERM`) if it is somebody else's file.
+    pub fn set_times(&self, times: FileTimes) -> io::Result<()> {
+        blocking(|| self.0.set_times(times))
+    }
+
+    /// Sets when the file was last written.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_times`](Self::set_times).
+    pub fn set_modified(&self, time: SystemTime) -> io::Result<()> {
+        self.set_times(FileTimes::new().set_modified(time))
+    }
+
     /// A further descriptor of the same open file: it has the same position.
     ///
     /// # Errors
@@ -239,6 +258,12 @@ impl AsFd for File {
 impl AsRawFd for File {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl IntoRawFd for File {
+    fn into_raw_fd(self) -> RawFd {
+        self.0.into_raw_fd()
     }
 }
 

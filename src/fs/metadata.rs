@@ -217,15 +217,15 @@ pub fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
 /// Whether there is a file at `path`, through symbolic links.
 ///
 /// ```
-/// assert!(aio::fs::try_exists("Cargo.toml")?);
-/// assert!(!aio::fs::try_exists("no such file")?);
+/// assert!(aio::fs::exists("Cargo.toml")?);
+/// assert!(!aio::fs::exists("no such file")?);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors
 ///
 /// If that cannot be found out, for lack of permission for a directory on the way for example.
-pub fn try_exists(path: impl AsRef<Path>) -> io::Result<bool> {
+pub fn exists(path: impl AsRef<Path>) -> io::Result<bool> {
     match metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

@@ -21,7 +21,7 @@ use std::{
 /// fs::write(&draft, "new")?;
 /// fs::rename(&draft, &page)?;
 /// assert_eq!(fs::read(&page)?, b"new");
-/// assert!(!fs::try_exists(&draft)?);
+/// assert!(!fs::exists(&draft)?);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
