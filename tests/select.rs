@@ -95,6 +95,51 @@ fn channels_tasks_and_events_win() {
 }
 
 #[test]
+fn a_change_of_a_watched_value_wins() {
+    each_runtime(|| {
+        let (sender, mut config) = sync::watch::channel(1);
+        assert_eq!(select((&mut config, soon())), Ok((None, Some(Ok(())))), "it has seen the first one");
+        coro::scope(|s| {
+            s.spawn(|| {
+                coro::sleep(Duration::from_millis(1)).unwrap();
+                (2..=3).for_each(|value| sender.send(value));
+            });
+            assert_eq!(select((&mut config, never())), Ok((Some(Ok(3)), None)), "the latest");
+        });
+        // One that comes while another arm has happened is seen then, or by the next call.
+        let event = sync::Event::new();
+        event.set();
+        sender.send(4);
+        assert_eq!(select((&event, &mut config)), Ok((Some(Ok(())), None)));
+        assert_eq!(select((&mut config, &event)), Ok((Some(Ok(4)), None)));
+        drop(sender);
+        assert_eq!(select((&mut config, never())), Ok((Some(Err(sync::RecvError::Closed)), None)));
+
+        let (sender, mut config) = sync::shared::watch::channel(1);
+        let thread = std::thread::spawn(move || sender.send(2));
+        assert_eq!(select((&mut config, never())), Ok((Some(Ok(2)), None)));
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_watched_value_that_changes_at_the_same_time_as_another_arm_is_given_as_well() {
+    each_runtime(|| {
+        let (sender, mut config) = sync::watch::channel(1);
+        let event = sync::Event::new();
+        coro::scope(|s| {
+            s.spawn(|| {
+                coro::yield_now().unwrap();
+                event.set();
+                sender.send(2);
+            });
+            assert_eq!(select((&event, &mut config)), Ok((Some(Ok(())), Some(Ok(2)))));
+        });
+        assert!(!config.has_changed());
+    });
+}
+
+#[test]
 fn an_arm_that_is_done_keeps_those_after_it_from_starting() {
     each_runtime(|| {
         let event = sync::Event::new();

@@ -24,8 +24,8 @@ pub(crate) use sealed::Sealed;
 ///
 /// - an [operation](crate::op), a [`Timeout`](crate::op::Timeout) among them; its output is its result,
 /// - `&JoinHandle` and `&ScopedJoinHandle`: the end of a task,
-/// - `&Event` and `&Receiver` of [`sync`](crate::sync), `&mut` for the receivers of `oneshot` and `broadcast`: as their
-///   `wait` and `recv`.
+/// - `&Event` and `&Receiver` of [`sync`](crate::sync), `&mut` for the receivers of `oneshot`, `broadcast` and `watch`:
+///   as their `wait` and `recv`.
 ///
 /// Sealed.
 #[diagnostic::on_unimplemented(

@@ -1,6 +1,6 @@
 //! What [`select`](crate::coro::select) can wait for.
 
-use super::{Mode, Receiver, RecvError, broadcast, channel, event, generic::Event, oneshot};
+use super::{Mode, Receiver, RecvError, broadcast, channel, event, generic::Event, oneshot, watch};
 use crate::{
     Error,
     coro::{Arm, ArmSealed, Watch},
@@ -63,6 +63,20 @@ impl<T: Clone, M: Mode> Arm for &mut broadcast::Receiver<T, M> {
             (Err(TryRecvError::Closed), _) => Some(Err(RecvError::Closed)),
             (Err(TryRecvError::Empty), Ok(()) | Err(Error::Canceled)) => None,
             (Err(TryRecvError::Empty), Err(error)) => Some(Err(RecvError::Interrupted(error))),
+        }
+    }
+}
+
+impl<T: Clone, M: Mode> ArmSealed for &mut watch::Receiver<T, M> {}
+
+impl<T: Clone, M: Mode> Arm for &mut watch::Receiver<T, M> {
+    type Output = Result<T, RecvError>;
+    const SHARED: bool = !M::LOCAL;
+
+    fn enter(self, before: Option<&Watch<'_>>, rest: impl FnOnce(&Watch<'_>)) -> Option<Self::Output> {
+        match self.recv_as(watch::RECV.brief(), |done| rest(&Watch::new(done, before))) {
+            Err(RecvError::Interrupted(Error::Canceled)) => None,
+            result => Some(result),
         }
     }
 }

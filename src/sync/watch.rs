@@ -52,6 +52,9 @@ impl<T, M: Mode> Channel<T, M> {
     }
 }
 
+/// What `recv` waits for.
+pub(super) const RECV: How = How::of("a change of a value");
+
 /// A channel that holds a value.
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     open(value)
@@ -107,13 +110,16 @@ impl<T: Clone, M: Mode> Receiver<T, M> {
     /// [`RecvError::Closed`] if it has seen the last one and all senders are gone; [`RecvError::Interrupted`] as
     /// [any wait](super#waiting), with nothing seen.
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        const HOW: How = How::of("a change of a value");
+        self.recv_as(RECV, |_| ())
+    }
+
+    pub(super) fn recv_as(&mut self, how: How, queued: impl FnOnce(&dyn Fn() -> bool)) -> Result<T, RecvError> {
         let seen = self.seen;
         let now = |state: &mut State<T, M>| {
             if state.version != seen || state.senders == 0 { Turn::Take(0) } else { state.tickets.draw() }
         };
         let list: fn(&mut State<T, M>) -> &mut List = |state| &mut state.waiting;
-        waitlist::wait_as::<M, State<T, M>>(HOW, &self.channel.0, list, now, |_| (), |_, _| None)?;
+        waitlist::wait_as::<M, State<T, M>>(how, &self.channel.0, list, now, queued, |_, _| None)?;
         if self.has_changed() { Ok(self.get()) } else { Err(RecvError::Closed) }
     }
 }
