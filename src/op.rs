@@ -115,7 +115,9 @@ pub use crate::lower::{Lower, Outcome};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an operation",
     note = "an operation that carries `.link()` or `.hard_link()` can only stand in a tuple, before the one it is linked to",
-    note = "`.timeout(…)` goes before `.link()`"
+    note = "`.timeout(…)` goes before `.link()`",
+    note = "`coro::select` also takes references to join handles, events and receivers; for anything else there is \
+            `coro::race`, which takes closures"
 )]
 pub trait Op: Sealed + Sized {
     /// What the operation gives when it succeeds, and with it the buffer, if it owned one.
