@@ -127,10 +127,13 @@ impl Signals {
             return Ok(());
         }
         if let Some(why) = signal.refusal() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, format!("{signal} cannot be waited for: {why}")));
+            return Err(refused(signal, why));
         }
         let count = handler::count(signal);
-        handler::listen(self.listener, signal)?;
+        handler::listen(self.listener, signal).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => refused(signal, "there is no such signal, or the C library keeps it for itself"),
+            _ => error,
+        })?;
         self.seen.push((signal, count));
         Ok(())
     }
@@ -235,6 +238,10 @@ impl AsFd for Signals {
         }
         self.listener.event().as_fd()
     }
+}
+
+fn refused(signal: Signal, why: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, format!("{signal} cannot be waited for: {why}"))
 }
 
 impl Iterator for Signals {

@@ -259,7 +259,9 @@ fn signals_that_nobody_can_wait_for_are_refused() {
         assert_eq!(refused.map(disposition), before);
         assert_eq!(disposition(Signal::USR1), libc::SIG_DFL, "what was set up until then is undone");
         for number in [0, -1, 65, 127, 128, i32::MIN, i32::MAX] {
-            assert_eq!(Signals::new([number]).unwrap_err().kind(), ErrorKind::InvalidInput, "{number}");
+            let error = Signals::new([number]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{number}");
+            assert!(error.to_string().starts_with(&format!("signal {number} cannot be waited for: ")), "{error}");
         }
         assert_eq!(Signals::new([0i32; 0]).unwrap_err().kind(), ErrorKind::InvalidInput);
     });
