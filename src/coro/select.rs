@@ -80,7 +80,8 @@ pub trait Arms: Sealed {
 /// so is a value that came to two arms at once: nothing is lost. Arms are looked at in their order, and those after one
 /// that is done at once are not started.
 ///
-/// Costs no task and no allocation. [`race`](super::race) is for whole pieces of code.
+/// Costs no task, and no allocation but a few bytes for an operation that is given up. [`race`](super::race) is for
+/// whole pieces of code.
 ///
 /// ```
 /// use aio::{coro, op::{Recv, Timeout}, sync};
