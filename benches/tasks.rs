@@ -113,8 +113,8 @@ fn report(what: &str, (twin, own): (f64, f64)) {
     println!("{what:>28} {twin:>12.1} {own:>12.1} {:>8.3}", own / twin);
 }
 
-/// Both at several depths of the stack, of which that with the median ratio is told: now and then an address on the
-/// stack and another one in use fall together in their last bits, which makes either a seventh slower.
+/// Both at several depths of the stack, of which that with the median ratio is told: where frames lie makes either up to
+/// a seventh slower.
 fn report_spawn(what: &str, mut twin: impl FnMut()) {
     let mut pairs: Vec<_> =
         (0..DEPTHS).map(|depth| deeper(depth, &mut || compare(SPAWNS, &mut twin, spawns))).collect();

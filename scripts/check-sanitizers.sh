@@ -36,7 +36,7 @@ readonly ADDRESS_SKIPPED=(
 )
 readonly ATTACKS=(
     cancel closing coro_soundness coro_soundness2 fork kill limits queue_kill queue_soundness queue_soundness2 soundness
-    teardown
+    spares teardown
 )
 # What threads have in common, and what they do to one another.
 readonly THREAD_TESTS=(
