@@ -1,48 +1,13 @@
 //! A queue allocates nothing between its making and its end.
 
+#[path = "common/allocations.rs"]
+mod allocations;
 mod common;
 
 use aio::{Config, PooledBuf, Queue, Result, op::*, queue::*};
+use allocations::allocations;
 use common::*;
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    fs::File,
-    io::Write as _,
-    os::unix::net::UnixStream,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: the system's allocator does it; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: promised by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: promised by the caller.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: promised by the caller.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use std::{cell::Cell, fs::File, io::Write as _, os::unix::net::UnixStream, rc::Rc, sync::Arc, time::Duration};
 
 const ROUNDS: usize = 100_000;
 
@@ -50,9 +15,9 @@ const ROUNDS: usize = 100_000;
 #[track_caller]
 fn allocates_nothing(config: Config, what: &str, mut pump: impl FnMut(usize)) {
     pump(ROUNDS / 20);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     pump(ROUNDS);
-    let count = ALLOCATIONS.get() - before;
+    let count = allocations() - before;
     let backend = config.run(|| (aio::single(Nop::new()).unwrap(), aio::stats().backend).1.unwrap()).unwrap();
     assert_eq!(count, 0, "{what} on {backend}");
 }

@@ -1,45 +1,16 @@
 //! Waiting for one another allocates nothing.
 
+#[path = "common/allocations.rs"]
+mod allocations;
 mod common;
 
 use aio::{
     coro,
     sync::{self, shared},
 };
+use allocations::allocations;
 use common::*;
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: the system's allocator does it; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: promised by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: promised by the caller.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: promised by the caller.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use std::cell::Cell;
 
 /// Those in which everything may grow to what it needs, and those that count.
 const WARM: u64 = 50;
@@ -55,11 +26,11 @@ fn allocates_nothing(what: &str, one: impl Fn(), other: impl Fn()) {
         s.spawn(|| (0..WARM + ROUNDS).for_each(|_| one()));
         for round in 0..WARM + ROUNDS {
             if round == WARM {
-                before = Some((coro::stats().switches, ALLOCATIONS.get()));
+                before = Some((coro::stats().switches, allocations()));
             }
             other();
         }
-        count = ALLOCATIONS.get();
+        count = allocations();
     });
     let (switches, allocations) = before.unwrap();
     assert_eq!(count - allocations, 0, "{what}");
