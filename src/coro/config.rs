@@ -67,7 +67,8 @@ impl Config {
         self
     }
 
-    /// Bytes of stack for a task, from 16 KiB to 1 GiB: address space, of which memory is used as it is touched.
+    /// Bytes of stack for a task, from 16 KiB to 1 GiB: address space, of which memory is used as it is touched. Another
+    /// size is an error of each [`Builder::spawn`](super::Builder::spawn) that names none.
     pub fn stack_size(mut self, bytes: usize) -> Config {
         self.stack_size = bytes;
         self
