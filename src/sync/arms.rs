@@ -27,10 +27,7 @@ impl<T, M: Mode> Arm for &Receiver<T, M> {
     const SHARED: bool = !M::LOCAL;
 
     fn enter(self, before: Option<&Watch<'_>>, rest: impl FnOnce(&Watch<'_>)) -> Option<Self::Output> {
-        match self.recv_as(channel::RECV.brief(), |done| rest(&Watch::new(done, before))) {
-            Err(RecvError::Interrupted(Error::Canceled)) => None,
-            result => Some(result),
-        }
+        unless_canceled(self.recv_as(channel::RECV.brief(), |done| rest(&Watch::new(done, before))))
     }
 }
 
@@ -41,10 +38,7 @@ impl<T, M: Mode> Arm for &mut oneshot::Receiver<T, M> {
     const SHARED: bool = !M::LOCAL;
 
     fn enter(self, before: Option<&Watch<'_>>, rest: impl FnOnce(&Watch<'_>)) -> Option<Self::Output> {
-        match self.recv_as(oneshot::RECV.brief(), |done| rest(&Watch::new(done, before))) {
-            Err(RecvError::Interrupted(Error::Canceled)) => None,
-            result => Some(result),
-        }
+        unless_canceled(self.recv_as(oneshot::RECV.brief(), |done| rest(&Watch::new(done, before))))
     }
 }
 
@@ -74,9 +68,14 @@ impl<T: Clone, M: Mode> Arm for &mut watch::Receiver<T, M> {
     const SHARED: bool = !M::LOCAL;
 
     fn enter(self, before: Option<&Watch<'_>>, rest: impl FnOnce(&Watch<'_>)) -> Option<Self::Output> {
-        match self.recv_as(watch::RECV.brief(), |done| rest(&Watch::new(done, before))) {
-            Err(RecvError::Interrupted(Error::Canceled)) => None,
-            result => Some(result),
-        }
+        unless_canceled(self.recv_as(watch::RECV.brief(), |done| rest(&Watch::new(done, before))))
+    }
+}
+
+/// What was received; nothing if the wait was given up, for another arm was first.
+fn unless_canceled<T>(result: Result<T, RecvError>) -> Option<Result<T, RecvError>> {
+    match result {
+        Err(RecvError::Interrupted(Error::Canceled)) => None,
+        result => Some(result),
     }
 }
