@@ -691,9 +691,6 @@ impl Runtime {
         if task.state.get() == State::Done || task.marks.add(Mark::CANCELED) {
             return;
         }
-        if task.marks.has(Mark::UNBEGUN) && !task.marks.has(Mark::ALWAYS_RUNS) {
-            task.marks.add(Mark::NEVER_RUN);
-        }
         self.wake(task);
     }
 }

@@ -107,8 +107,8 @@ impl Table {
         let entries = &mut *self.entries.borrow_mut();
         let task = entries.all[key.index as usize].take();
         debug_assert!(task.as_ref().is_some_and(|task| task.key() == key));
-        if task.as_ref().is_some_and(|task| ptr::eq(self.spare.get(), &**task)) {
-            self.spare.set(ptr::null());
+        if let Some(task) = &task {
+            self.give_away(task);
         }
         entries.free.push(key.index);
         task

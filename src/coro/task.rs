@@ -45,14 +45,10 @@ bitflags! {
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(super) struct Mark: u8 {
         const CANCELED = 1;
-        /// It waits for its first turn.
-        const UNBEGUN = 1 << 1;
-        /// It was cancelled before it began.
-        const NEVER_RUN = 1 << 2;
-        /// It runs even if it is cancelled before.
-        const ALWAYS_RUNS = 1 << 3;
+        /// It runs even if it is cancelled before its first turn.
+        const ALWAYS_RUNS = 1 << 1;
         /// Nothing is left that could end its wait.
-        const HOPELESS = 1 << 4;
+        const HOPELESS = 1 << 2;
     }
 }
 
@@ -333,10 +329,10 @@ unsafe fn store<F>(task: &Head, f: *const ()) -> *const () {
 /// As [`run`], for an `F` that was stored.
 unsafe fn run_stored<T, F: FnOnce() -> T>(task: &Head, f: *const ()) {
     let f = f.cast::<F>().cast_mut();
-    task.marks.remove(Mark::UNBEGUN);
+    let never = task.marks.has(Mark::CANCELED) && !task.marks.has(Mark::ALWAYS_RUNS);
     // SAFETY: promised by the caller. What did not fit was boxed.
     unsafe {
-        match (task.marks.has(Mark::NEVER_RUN), fits_into_store::<F>()) {
+        match (never, fits_into_store::<F>()) {
             (false, true) => run::<T, F>(task, f.cast()),
             (false, false) => {
                 let f = Box::from_raw(f);
@@ -363,7 +359,6 @@ impl Head {
     /// # Safety
     /// The closure is taken.
     pub(super) unsafe fn put_for_later(&self, work: Work) {
-        self.marks.add(Mark::UNBEGUN);
         // SAFETY: promised by the caller; nothing is stored.
         let stored = unsafe { (work.ways.store)(self, work.f) };
         self.routine.put(work.ways.run_stored, stored);
